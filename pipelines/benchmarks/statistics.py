@@ -1,0 +1,66 @@
+"""Scores with their uncertainty: standard errors clustered by image, 95 % intervals.
+
+Items about one image are not independent, so the standard error sums over images (Miller 2024,
+"Adding error bars to evals", equation 4): SE = sqrt(sum over clusters c of (sum_{i in c} (s_i - mean))^2) / n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean of values in [0, 1] over `n` items of `clusters` clusters; `low` to `high` is its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    n: int
+    clusters: int
+
+    def document(self) -> dict[str, float | int]:
+        """Plain JSON, floats to four digits."""
+        return {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion; 0 to 1 where nothing was counted."""
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate | None:
+    """The mean of `values` with its interval; None where there are none.
+
+    With clusters, the interval is the mean plus or minus 1.96 clustered standard errors. Wilson's is
+    used without clusters, and where all values are equal: that clustered error of zero would say
+    that there is no doubt left. There it counts a cluster as one observation.
+    """
+    n = len(values)
+    if n == 0:
+        return None
+    mean = math.fsum(values) / n
+    names: Sequence[Hashable] = range(n) if clusters is None else clusters
+    deviations: dict[Hashable, float] = defaultdict(float)
+    for value, cluster in zip(values, names, strict=True):
+        deviations[cluster] += value - mean
+    error = math.sqrt(math.fsum(deviation**2 for deviation in deviations.values())) / n
+    if clusters is None or min(values) == max(values):
+        low, high = wilson(mean * len(deviations), len(deviations))
+    else:
+        low, high = max(0.0, mean - Z95 * error), min(1.0, mean + Z95 * error)
+    return Estimate(mean, low, high, error, n, len(deviations))

@@ -1,0 +1,7 @@
+"""`python -m pipelines.world SPEC`"""
+
+from pipelines.stage import main
+from pipelines.world.spec import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)
