@@ -1,0 +1,100 @@
+"""Checks that stand between a table and what would be built on it; each reads the manifest.
+
+All of them block: where one fails, the table stays for inspection and nothing downstream runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.lake import manifest as manifests
+from pipelines.lake.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a table passes, and the words for it."""
+
+    passed: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition on a table."""
+
+    name: str
+    description: str
+    judge: Callable[[Path, Manifest], Verdict]
+
+
+def checksums() -> Check:
+    """Every file of the table is there with the digest that its manifest states."""
+
+    def judge(table: Path, manifest: Manifest) -> Verdict:
+        found = manifests.faults(table, manifest)
+        return Verdict(not found, "; ".join(found[:5]) or f"{len(manifest.files)} files match their sha256")
+
+    return Check("checksums", "Every file has the sha256 that the manifest states.", judge)
+
+
+def ledger_balanced() -> Check:
+    """Every row that came in was kept, or dropped for a named reason."""
+
+    def judge(_: Path, manifest: Manifest) -> Verdict:
+        ledger = manifest.ledger
+        if ledger is None:
+            return Verdict(False, "the stage published no ledger")
+        words = f"{ledger.rows_in} in = {ledger.kept} kept + {sum(ledger.dropped.values())} dropped"
+        return Verdict(ledger.balanced, words)
+
+    return Check("ledger_balanced", "rows in = rows kept + rows dropped, by reason.", judge)
+
+
+def keep_rate(low: float, high: float) -> Check:
+    """The share of rows kept lies in the range that the recipe expects."""
+
+    def judge(_: Path, manifest: Manifest) -> Verdict:
+        if manifest.ledger is None:
+            return Verdict(False, "the stage published no ledger")
+        rate = manifest.ledger.keep_rate
+        words = f"kept {rate:.1%}; expected {low:.0%} to {high:.0%}"
+        return Verdict(low <= rate <= high, words)
+
+    return Check("keep_rate_in_range", f"Between {low:.0%} and {high:.0%} of the rows are kept.", judge)
+
+
+def non_empty() -> Check:
+    """There is something in the table."""
+
+    def judge(_: Path, manifest: Manifest) -> Verdict:
+        rows = manifest.rows if manifest.ledger is None else manifest.ledger.kept
+        empty = [file.path for file in manifest.files if file.bytes == 0]
+        if empty:
+            return Verdict(False, f"empty files: {', '.join(empty[:5])}")
+        return Verdict(rows > 0, f"{rows} rows in {len(manifest.files)} files")
+
+    return Check("non_empty", "The table has rows, and none of its files is empty.", judge)
+
+
+def loss_finite() -> Check:
+    """Every logged loss is a number, to the last step."""
+
+    def judge(table: Path, manifest: Manifest) -> Verdict:
+        logs = [table / file.path for file in manifest.files if Path(file.path).name == "losses.parquet"]
+        if not logs:
+            return Verdict(False, "the stage published no losses.parquet")
+        import pyarrow.parquet as parquet  # the web UI loads this module; only a check needs it
+
+        losses = parquet.read_table(logs[0], columns=["loss"]).column("loss").to_pylist()
+        wrong = [step for step, loss in enumerate(losses) if loss is None or not math.isfinite(loss)]
+        if wrong or not losses:
+            return Verdict(
+                False, f"{len(wrong)} of {len(losses)} logged losses are no numbers, first in row {wrong[:1]}"
+            )
+        return Verdict(True, f"{losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} logged steps")
+
+    return Check("loss_finite", "Every logged loss is a finite number.", judge)

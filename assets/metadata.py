@@ -1,0 +1,157 @@
+"""What a person reads about a table in Dagster, made from its manifest.
+
+Numbers become numbers, so that Dagster plots them over time. Text that came from the web is
+never shown as Markdown without being escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from pipelines.lake.ledger import Ledger
+from pipelines.lake.manifest import Manifest
+
+INLINE_BYTES = 30_000
+"""A larger picture is shown as a thumbnail: metadata is stored with every event."""
+THUMBNAIL_WIDTHS = (640, 480, 320, 200)
+CELL_CHARACTERS = 200
+FILES_SHOWN = 20
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~<>&-])")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "&#124;"}
+
+
+def escape(text: str) -> str:
+    """`text` as Markdown that shows exactly these characters, on one line, cut to a cell's length."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(line) > CELL_CHARACTERS:
+        line = line[: CELL_CHARACTERS - 1] + "…"
+    return _MARKDOWN.sub(lambda match: _ENTITIES.get(match[1], "\\" + match[1]), line)
+
+
+def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table; every cell is escaped."""
+    lines = [header, ["---"] * len(header)]
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    text += ["| " + " | ".join(escape(str(cell)) for cell in row) + " |" for row in rows]
+    return "\n".join(text)
+
+
+def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.MetadataValue[Any]]:
+    """The metadata of a materialization of `table`."""
+    shown: dict[str, dg.MetadataValue[Any]] = {
+        "reused": dg.MetadataValue.bool(reused),
+        "made": dg.MetadataValue.text(manifest.created),
+        "seconds": dg.MetadataValue.float(manifest.seconds),
+        "fingerprint": dg.MetadataValue.text(manifest.fingerprint),
+        "table": dg.MetadataValue.path(str(table.resolve())),
+        "files": dg.MetadataValue.md(_files(manifest)),
+        "bytes": dg.MetadataValue.int(sum(file.bytes for file in manifest.files)),
+    }
+    if manifest.inputs:
+        rows = [[name, version] for name, version in manifest.inputs.items()]
+        shown["inputs"] = dg.MetadataValue.md(markdown_table(["input", "data version"], rows))
+    if manifest.ledger is not None:
+        shown["ledger"] = dg.MetadataValue.md(_ledger(manifest.ledger))
+        shown["keep rate"] = dg.MetadataValue.float(manifest.ledger.keep_rate)
+    rows_made = manifest.rows if manifest.ledger is None else manifest.ledger.kept
+    if rows_made:
+        shown["dagster/row_count"] = dg.MetadataValue.int(rows_made)
+    shown.update(of_metrics(manifest.metrics))
+    for file in manifest.files:
+        if file.path.endswith(".png"):
+            shown[f"plot: {Path(file.path).stem}"] = _picture(table / file.path)
+    for page in sorted(table.glob("*.html")):
+        shown[page.name] = dg.MetadataValue.path(str(page.resolve()))
+    return shown
+
+
+def of_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, dg.MetadataValue[Any]]:
+    """Metrics as typed metadata: mappings of figures are spread out, so that each can be plotted."""
+    shown: dict[str, dg.MetadataValue[Any]] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping) and value and all(_is_figure(part) for part in value.values()):
+            shown.update(of_metrics(value, f"{prefix}{name}/"))
+        else:
+            shown[prefix + name] = _typed(value)
+    return shown
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _typed(value: Any) -> dg.MetadataValue[Any]:
+    if isinstance(value, bool):
+        return dg.MetadataValue.bool(value)
+    if isinstance(value, int):
+        return dg.MetadataValue.int(value)
+    if isinstance(value, float):
+        # JSON has no NaN, and one would break the page that shows it.
+        return dg.MetadataValue.float(value) if math.isfinite(value) else dg.MetadataValue.text(str(value))
+    if isinstance(value, str):
+        return dg.MetadataValue.text(value)
+    if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+        header = list(value[0])
+        rows = [[row.get(column, "") for column in header] for row in value]
+        return dg.MetadataValue.md(markdown_table([escape(name) for name in header], rows))
+    return dg.MetadataValue.json(_without_nan(value))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _ledger(ledger: Ledger) -> str:
+    rows: list[list[Any]] = [["rows in", f"{ledger.rows_in:,}"], ["kept", f"{ledger.kept:,}"]]
+    rows += [[f"dropped: {reason}", f"{count:,}"] for reason, count in ledger.dropped.items()]
+    return markdown_table(["", "rows"], rows)
+
+
+def _files(manifest: Manifest) -> str:
+    shown = manifest.files[:FILES_SHOWN]
+    rows = [
+        [file.path, f"{file.bytes:,}", "" if file.rows is None else f"{file.rows:,}", file.sha256[:12]]
+        for file in shown
+    ]
+    text = markdown_table(["file", "bytes", "rows", "sha256"], rows)
+    more = len(manifest.files) - len(shown)
+    return text + (f"\n\n… and {more} more" if more else "")
+
+
+def _picture(path: Path) -> dg.MetadataValue[Any]:
+    """The plot itself if it is small, else a thumbnail; and where the whole one stands."""
+    encoded = base64.b64encode(_small_png(path)).decode()
+    return dg.MetadataValue.md(
+        f"![{escape(path.stem)}](data:image/png;base64,{encoded})\n\n{escape(str(path.resolve()))}"
+    )
+
+
+def _small_png(path: Path) -> bytes:
+    content = path.read_bytes()
+    if len(content) <= INLINE_BYTES:
+        return content
+    from PIL import Image  # the web UI loads this module; only a large picture needs PIL
+
+    with Image.open(path) as picture:
+        opaque = picture.convert("RGB")
+    for width in THUMBNAIL_WIDTHS:
+        thumbnail = opaque.copy()
+        thumbnail.thumbnail((width, width))
+        stream = io.BytesIO()
+        thumbnail.quantize(64).save(stream, "PNG", optimize=True)
+        if stream.tell() <= INLINE_BYTES:
+            break
+    return stream.getvalue()

@@ -1,0 +1,189 @@
+"""A stage as a Dagster asset: reuse its table or launch its work, report while it runs, show what came.
+
+Every asset of the factory is declared as a `StageAsset` and made by `stage_asset`; there is no
+other place where work is started.
+"""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of an asset's function.
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets import metadata
+from assets.checks import Check
+from assets.console import Console, duration, progress_words
+from assets.partitions import CRAWLS, crawl_of
+from assets.resources import Compute
+from pipelines.errors import BadInput, Interrupted, StageFailed
+from pipelines.lake import manifest as manifests
+from pipelines.lake.manifest import Manifest
+from pipelines.launch.spec import JobSpec, Report
+from pipelines.stage import Stage, StageSpec, why_not_reusable
+
+OBSERVATION_SECONDS = 10.0
+"""Time between two progress observations: each is a row in Dagster's history."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a step that follows a table's materialization is given."""
+
+    context: dg.AssetExecutionContext
+    console: Console
+    table: Path
+    manifest: Manifest
+    reused: bool
+
+
+@dataclass(frozen=True)
+class StageAsset:
+    """One asset: a stage, and the spec with which it runs."""
+
+    key: dg.AssetKey
+    stage: Stage[Any]
+    spec: Callable[[str], StageSpec]
+    """The spec, made when the asset runs, for a crawl ("" where the asset is not partitioned).
+
+    May raise `BadInput`.
+    """
+    group: str
+    description: str
+    upstream: Sequence[dg.AssetKey] = ()
+    checks: Sequence[Check] = ()
+    kinds: frozenset[str] = frozenset()
+    by_crawl: bool = False
+    """Whether there is one table per crawl."""
+    distributed: bool = False
+    """Whether it runs under torchrun."""
+    afterwards: Callable[[Finished], None] | None = None
+    """What else is done once the table is there, on every run, also when it was reused."""
+
+
+def stage_asset(declared: StageAsset) -> dg.AssetsDefinition:
+    """The Dagster asset of a declaration."""
+
+    @dg.asset(
+        key=declared.key,
+        deps=list(declared.upstream),
+        partitions_def=CRAWLS if declared.by_crawl else None,
+        group_name=declared.group,
+        description=declared.description,
+        kinds=set(declared.kinds),
+        owners=["team:data" if declared.by_crawl else "team:models"],
+        code_version=declared.stage.code_version,
+        check_specs=[
+            dg.AssetCheckSpec(check.name, asset=declared.key, description=check.description, blocking=True)
+            for check in declared.checks
+        ],
+    )
+    def materialize(
+        context: dg.AssetExecutionContext, compute: Compute, console: Console
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows only the bare type
+        return _materialize(declared, context, compute, console)
+
+    return materialize
+
+
+def _materialize(
+    declared: StageAsset, context: dg.AssetExecutionContext, compute: Compute, console: Console
+) -> dg.MaterializeResult[Any]:
+    console.begin(declared.key.to_user_string(), len(context.job_def.nodes))
+    result = _reused_or_made(declared, context, compute, console)
+    console.end()
+    return result
+
+
+def _reused_or_made(
+    declared: StageAsset, context: dg.AssetExecutionContext, compute: Compute, console: Console
+) -> dg.MaterializeResult[Any]:
+    try:
+        crawl = crawl_of(context, job=declared.key.path[-1]) if declared.by_crawl else ""
+        spec = declared.spec(crawl)
+        manifest, why = why_not_reusable(declared.stage, spec)
+        reused = manifest is not None
+        if manifest is None:
+            manifest = _launch(declared, spec, why, context, compute, console)
+            console.say(f"made in {duration(manifest.seconds)}{_rows_words(manifest)}")
+        else:
+            console.say(
+                f"reused: code, parameters and inputs are as on {manifest.created}{_rows_words(manifest)}"
+            )
+        if declared.afterwards is not None:
+            declared.afterwards(Finished(context, console, spec.output, manifest, reused))
+    except BadInput as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    except StageFailed as error:
+        raise dg.Failure(description=str(error)) from None
+    except Interrupted as error:
+        raise dg.Failure(
+            description=f"{error}. Nothing half-made was published.", allow_retries=False
+        ) from None
+    return dg.MaterializeResult(
+        asset_key=declared.key,
+        metadata=metadata.of_table(spec.output, manifest, reused=reused),
+        data_version=dg.DataVersion(manifest.data_version),
+        check_results=[
+            _judged(check, declared.key, spec.output, manifest, console) for check in declared.checks
+        ],
+    )
+
+
+def _launch(
+    declared: StageAsset, spec: StageSpec, why: str,
+    context: dg.AssetExecutionContext, compute: Compute, console: Console,
+) -> Manifest:  # fmt: skip
+    console.say(f"{declared.stage.name}: {why}")
+    partition = context.run.tags.get("dagster/partition") if declared.by_crawl else None
+    observed = time.monotonic()
+
+    def on_report(report: Report) -> None:
+        nonlocal observed
+        console.show(report)
+        now = time.monotonic()
+        if report["kind"] == "progress" and now - observed >= OBSERVATION_SECONDS:
+            observed = now
+            context.log_event(_observation(declared.key, partition, report))
+
+    name = "-".join([*declared.key.path, *([partition] if partition else [])])
+    compute.run(JobSpec(name, declared.stage.module, spec, distributed=declared.distributed), on_report)
+    return manifests.read(spec.output)
+
+
+def _observation(key: dg.AssetKey, partition: str | None, report: Report) -> dg.AssetObservation:
+    """Progress as Dagster shows it live, its figures as curves."""
+    figures = {"done": report["done"], "rate": report["rate"], **report["figures"]}
+    if report["seconds_left"] is not None:
+        figures["seconds left"] = report["seconds_left"]
+    return dg.AssetObservation(
+        asset_key=key,
+        partition=partition,
+        description=progress_words(report),
+        metadata=dict(metadata.of_metrics(figures)),
+    )
+
+
+def _judged(
+    check: Check, key: dg.AssetKey, table: Path, manifest: Manifest, console: Console
+) -> dg.AssetCheckResult:
+    verdict = check.judge(table, manifest)
+    if not verdict.passed:
+        console.say(f"check {check.name} FAILED: {verdict.words}; nothing downstream runs")
+    return dg.AssetCheckResult(
+        check_name=check.name,
+        asset_key=key,
+        passed=verdict.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=verdict.words,
+    )
+
+
+def _rows_words(manifest: Manifest) -> str:
+    ledger = manifest.ledger
+    if ledger is not None:
+        return f" · kept {ledger.kept:,} of {ledger.rows_in:,} rows"
+    return f" · {manifest.rows:,} rows" if manifest.rows else ""

@@ -1,0 +1,73 @@
+"""Guarantees of what Dagster shows of a table."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import random
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from assets import metadata
+from pipelines.lake.manifest import Manifest, TableFile
+
+SPECIAL = set("|<>\n`[]*_!#")
+
+
+@given(st.text())
+def test_escaped_text_is_one_line_and_holds_no_live_markup(text: str) -> None:
+    escaped = metadata.escape(text)
+    for position, character in enumerate(escaped):
+        if character in SPECIAL - {"#"}:
+            assert escaped[position - 1 : position] == "\\", escaped
+    assert len(escaped.splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    "attack", ["<script>alert(1)</script>", "[x](javascript:alert(1))", "![x](http://e/p.png)"]
+)
+def test_crawled_markup_is_shown_and_not_obeyed(attack: str) -> None:
+    shown = str(metadata.of_metrics({"samples": [{"caption": attack}]})["samples"].value)
+    assert (
+        attack not in shown
+        and "<script" not in shown
+        and "](" not in shown.replace("\\](", "").replace("\\]\\(", "")
+    )
+
+
+def test_every_metric_can_be_stored_and_read_back() -> None:
+    metrics = {
+        "rate": 0.5, "steps": 3, "fits": True, "name": "zh", "lost": math.nan,
+        "by language": {"en": 0.5, "zh": math.inf}, "deep": {"a": {"b": [1.0, math.nan]}}, "empty": [],
+    }  # fmt: skip
+    shown = metadata.of_metrics(metrics)
+    event = dg.AssetMaterialization("a", metadata=shown)
+    text = dg.serialize_value(event)
+    assert "NaN" not in text and "Infinity" not in text
+    json.loads(text)
+    assert shown["by language/en"].value == 0.5
+    assert isinstance(shown["steps"], dg.IntMetadataValue)
+
+
+def test_a_large_plot_is_shown_as_a_thumbnail_with_its_path(tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(900 * 700 * 3)
+    Image.frombytes("RGB", (900, 700), noise).save(tmp_path / "histogram.png")
+    file = TableFile(path="histogram.png", sha256="0" * 64, bytes=1, rows=None)
+    manifest = Manifest(
+        stage="s", code_version="1", fingerprint="f", parameters={}, inputs={}, files=[file],
+        created="now", seconds=1.0,
+    )  # fmt: skip
+    shown = str(metadata.of_table(tmp_path, manifest, reused=False)["plot: histogram"].value)
+    encoded = shown.split("base64,")[1].split(")")[0]
+    picture = base64.b64decode(encoded)
+    assert len(picture) <= metadata.INLINE_BYTES
+    with Image.open(io.BytesIO(picture)) as thumbnail:
+        assert thumbnail.width >= 200
+    assert "histogram.png" in shown.replace("\\", "")
