@@ -49,7 +49,10 @@ _SINGLE = re.compile(r"(?<![A-Za-zÀ-ɏ0-9'’])([A-E])(?![A-Za-zÀ-ɏ0-9'’])"
 _DENIED = re.compile(
     r"(?:\bnot|\bnão é|\bне|n['’]t(?: be)?|不是|并非|不选|排除)\s*(?:option\s*)?$", re.IGNORECASE
 )
-_ARTICLE = re.compile(r"A\s+[a-zà-ɏ]")
+_DENIED_AFTER = re.compile(
+    r"\W*(?:(?:is|was)\s+(?:not|wrong|incorrect|false)|isn['’]t|是错|不是|不对|错误)", re.IGNORECASE
+)
+_ARTICLE = re.compile(r"A\s+(?!(?:or|and|is|was|ou|e|é)\b)[a-zà-ɏ]")
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,7 @@ def choice(answer: str, options: Sequence[str]) -> Choice:
     single = {
         match[1]
         for match in _SINGLE.finditer(text)
-        if match[1] in letters
-        and not _starts_words(text, match)
-        and not _DENIED.search(text[: match.start()])
+        if match[1] in letters and not _starts_words(text, match) and not _denied(text, match)
     }
     if len(single) == 1 and not held:
         return Choice(single.pop(), "only_letter")
@@ -109,6 +110,10 @@ def choice(answer: str, options: Sequence[str]) -> Choice:
 def _starts_words(text: str, match: re.Match[str]) -> bool:
     """Whether the letter that the match ends with is the article of English or Portuguese ("A cat")."""
     return bool(_ARTICLE.match(text, match.end() - 1))
+
+
+def _denied(text: str, match: re.Match[str]) -> bool:
+    return bool(_DENIED.search(text[: match.start()]) or _DENIED_AFTER.match(text, match.end()))
 
 
 def contained(answer: str, texts: Sequence[str]) -> set[int]:

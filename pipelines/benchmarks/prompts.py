@@ -1,4 +1,4 @@
-"""How a question with options is put to a model. The prompt is part of a score: change it, and scores differ."""
+"""How a question with options is put to a model. The prompt is part of what a score means."""
 
 from __future__ import annotations
 

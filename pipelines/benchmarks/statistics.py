@@ -1,7 +1,8 @@
 """Scores with their uncertainty: standard errors clustered by image, 95 % intervals.
 
 Items about one image are not independent, so the standard error sums over images (Miller 2024,
-"Adding error bars to evals", equation 4): SE = sqrt(sum over clusters c of (sum_{i in c} (s_i - mean))^2) / n.
+"Adding error bars to evals", equation 4): SE = sqrt(sum over clusters c of d_c^2) / n, with
+d_c = sum over the items i of c of (s_i - mean).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean of values in [0, 1] over `n` items of `clusters` clusters; `low` to `high` is its 95 % interval."""
+    """The mean of `n` values in [0, 1] from `clusters` clusters; `low` to `high` is its 95 % interval."""
 
     value: float
     low: float

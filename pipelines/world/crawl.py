@@ -100,7 +100,7 @@ def draw_rows(pages: list[Page], count: int, *, seed: int, words: Grammar, origi
         such = [page for page in pages if page.fault == fault]
         if number > len(such):
             raise BadInput(
-                f"a crawl of {count} rows needs {number} pages with the fault {fault!r}; the web has {len(such)}",
+                f"a crawl of {count} rows needs {number} pages with fault {fault!r}; the web has {len(such)}",
                 where="the world's pages",
                 remedy="ask for fewer rows, or make a world with more `pages`",
             )

@@ -1,0 +1,1 @@
+"""Scores what models answered."""

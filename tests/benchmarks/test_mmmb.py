@@ -1,0 +1,107 @@
+"""Guarantees of the MMMB loader: cells are strings, errors name file and row, rotations keep the letters."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from pipelines.benchmarks import mmmb, open_questions
+from pipelines.benchmarks.prompts import ANSWER_REQUESTS, choice_prompt
+from pipelines.errors import BadInput
+from pipelines.world.grammar import grammar
+
+IMAGE = base64.b64encode(b"not really an image, but long enough to be no pointer to another row").decode()
+HEADER = ["index", "image", "question", "hint", "A", "B", "C", "D", "answer", "category", "split"]
+
+
+def row(**changes: str) -> dict[str, str]:
+    cells = dict(
+        zip(
+            HEADER,
+            ["1", IMAGE, "What?", "", "red", "green", "blue", "black", "B", "colour", "test"],
+            strict=True,
+        )
+    )
+    return cells | changes
+
+
+def write(path: Path, *rows: dict[str, str]) -> Path:
+    lines = ["\t".join(HEADER), *("\t".join(cells.values()) for cells in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_cells_stay_the_strings_that_they_are(tmp_path: Path) -> None:
+    odd = row(A="None", B="NA", C="1", D='true "', question='He said "what')
+    item, second = mmmb.load(write(tmp_path / "mmmb_en.tsv", odd, row(index="2", image="1")))
+    assert item.options == ("None", "NA", "1", 'true "')
+    assert item.question == 'He said "what'
+    assert second.image == item.image
+
+
+def test_rotations_move_the_options_past_the_letters(tmp_path: Path) -> None:
+    (item,) = mmmb.load(write(tmp_path / "mmmb_en.tsv", row()))
+    turned = item.rotations()
+    assert [rotation.options[mmmb.LETTERS.index(rotation.answer)] for rotation in turned] == ["green"] * 4
+    assert sorted(rotation.answer for rotation in turned) == ["A", "B", "C", "D"]
+    assert turned[0].options == item.options and turned[0].answer == item.answer
+    assert len({rotation.options for rotation in turned}) == 4
+
+
+def test_fewer_options_give_fewer_rotations(tmp_path: Path) -> None:
+    (item,) = mmmb.load(write(tmp_path / "mmmb_en.tsv", row(C="", D="")))
+    assert [rotation.answer for rotation in item.rotations()] == ["B", "A"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answer": "E"}, "answer 'E'"),
+        ({"answer": "AB"}, "answer 'AB'"),
+        ({"answer": ""}, "answer ''"),
+        ({"question": " "}, "question is empty"),
+        ({"B": ""}, "without a gap"),
+        ({"image": "77"}, "names no row"),
+        ({"image": "2"}, "names no row"),
+        ({"image": "%" * 80}, "not base64"),
+        ({"index": "1"}, "stands twice"),
+        ({"hint": "a\tb"}, "12 cells"),
+    ],
+)
+def test_a_malformed_row_is_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    path = write(tmp_path / "mmmb_en.tsv", row(), row(index="2") | changes)
+    with pytest.raises(BadInput, match=message) as caught:
+        mmmb.load(path)
+    assert f"{path}, row 3" in caught.value.where
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mmmb_en.tsv"
+    path.write_text("index\tquestion\n1\tWhat?\n")
+    with pytest.raises(BadInput, match="image, A, B, answer are missing"):
+        mmmb.load(path)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mmmb_en.tsv"
+    for content in (b"", b"\xff\xfe\x00"):
+        path.write_bytes(content)
+        with pytest.raises(BadInput):
+            mmmb.load(path)
+        with pytest.raises(BadInput):
+            open_questions.load(path)
+    with pytest.raises(BadInput, match="does not exist"):
+        mmmb.load(tmp_path / "none.tsv")
+
+
+def test_the_prompt_is_exactly_this() -> None:
+    asked = choice_prompt("zh", "圆形是什么颜色？", ["红色", "绿色"], hint="看图")
+    assert asked == "看图\n圆形是什么颜色？\nA. 红色\nB. 绿色\n请用正确选项的字母回答。"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_benchmark_asks_as_the_worlds_instructions_do(language: str) -> None:
+    assert ANSWER_REQUESTS[language] == grammar(language).choose
+    assert choice_prompt(language, "Q", ["a", "b"]) == grammar(language).choice("Q", ["a", "b"])
