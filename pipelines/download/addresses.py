@@ -1,0 +1,127 @@
+"""What may be fetched: rules on URLs, and on the addresses that their hosts turn out to have.
+
+A URL list is written by strangers. These rules keep it, and every server that it names, from
+making this machine read its own files, its own services or its private network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from pipelines.download.reasons import Failure, Reason
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_URL_SAFE = "!#$%&'()*+,/:;=?@[]~"
+_EMBEDDING_NETWORKS = [
+    ipaddress.IPv6Network(network)
+    for network in (
+        "::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32",
+    )
+]  # fmt: skip
+"""IPv6 ranges that stand for IPv4 addresses: compatible, mapped, translated, NAT64, 6to4, Teredo."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which ports may be connected to, and whether those of this machine may."""
+
+    ports: frozenset[int]
+    allow_loopback: bool = False
+    loopback_ports: frozenset[int] = frozenset()
+    """Ports that are open on loopback only: that of the world's web server."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A URL taken apart, in ASCII: what goes into a connection and a request line."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    """Path and query, percent-encoded."""
+
+
+def target(url: str, policy: Policy) -> Target:
+    """The URL, taken apart.
+
+    Raises:
+        Failure: the URL is not one that may be fetched, whatever its host resolves to.
+    """
+    if _FORBIDDEN_CHARACTERS.search(url):
+        raise Failure(Reason.URL_INVALID, "holds a space, a backslash or a control character")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise Failure(Reason.URL_INVALID, str(error)) from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise Failure(Reason.URL_SCHEME, parts.scheme or "none")
+    if "@" in parts.netloc:
+        raise Failure(Reason.USERINFO_REFUSED)
+    port = _DEFAULT_PORTS[parts.scheme] if port is None else port
+    if port not in policy.ports and port not in policy.loopback_ports:
+        raise Failure(Reason.PORT_REFUSED, str(port))
+    path = quote(parts.path or "/", safe=_URL_SAFE) + (
+        f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
+    )
+    return Target(parts.scheme, _host(parts.hostname), port, path)
+
+
+def _host(host: str | None) -> str:
+    if not host:
+        raise Failure(Reason.URL_INVALID, "names no host")
+    if ":" in host:
+        return host
+    try:
+        name = host.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        raise Failure(Reason.URL_INVALID, "the host is not a valid name") from None
+    if not _HOST_NAME.fullmatch(name):
+        raise Failure(Reason.URL_INVALID, "the host is not a valid name")
+    # A resolver reads 2130706433, 0x7f.1 and 0177.0.0.1 as addresses; nobody writes those in good faith.
+    if _NUMERIC_LABEL.fullmatch(name.rstrip(".").rpartition(".")[2]) and literal(name) is None:
+        raise Failure(Reason.ADDRESS_REFUSED, f"{name} is not a plain IPv4 address")
+    return name
+
+
+def literal(host: str) -> Address | None:
+    """The address that the host is, where it is one and not a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def check_address(address: Address, port: int, policy: Policy) -> None:
+    """Whether a connection to the address and port may be made.
+
+    Raises:
+        Failure: it may not.
+    """
+    if address.version == 6:
+        if address.scope_id is not None:
+            raise Failure(Reason.ADDRESS_REFUSED, f"{address} has a scope")
+        embeds = any(address in network for network in _EMBEDDING_NETWORKS)
+        if embeds and address != ipaddress.IPv6Address("::1"):
+            raise Failure(Reason.ADDRESS_REFUSED, f"{address} stands for an IPv4 address")
+    if address.is_loopback:
+        if not policy.allow_loopback:
+            raise Failure(
+                Reason.ADDRESS_REFUSED, f"{address} is this machine; the manifest says no allow_loopback"
+            )
+        if port not in policy.ports | policy.loopback_ports:
+            raise Failure(Reason.PORT_REFUSED, str(port))
+        return
+    if address.is_multicast or address.is_reserved or not address.is_global:
+        raise Failure(Reason.ADDRESS_REFUSED, f"{address} is not a public address")
+    if port not in policy.ports:
+        raise Failure(Reason.PORT_REFUSED, str(port))

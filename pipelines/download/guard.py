@@ -1,0 +1,185 @@
+"""The guarded opener: fetches a URL as `urllib.request.urlopen` does, but only what is allowed.
+
+Installed as urllib's opener in the workers, it is what img2dataset downloads through. It has no
+handler for file:, ftp: or data:, knows no proxy and no cookie, and for each hop of a redirect
+checks scheme, port and address anew.
+"""
+
+from __future__ import annotations
+
+import email.message
+import http.client
+import re
+import ssl
+import time
+import urllib.request
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urljoin
+
+from pipelines.download.addresses import Policy, Target, target
+from pipelines.download.connection import Connection, Deadline
+from pipelines.download.reasons import Failure, Reason, of_status
+from pipelines.download.spec import DownloadParameters
+
+DISALLOWING_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
+"""Directives of an `X-Robots-Tag` header by which a site says that it does not want this."""
+_VALUED_DIRECTIVES = frozenset({"max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"})
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+_FIRST_PAUSE_SECONDS = 0.2
+_CHUNK_BYTES = 65_536
+
+
+class Response:
+    """A body that was read whole, with the head's fields: what img2dataset uses of a response."""
+
+    def __init__(self, headers: email.message.Message, body: bytes) -> None:
+        self.headers, self._body = headers, body
+
+    def read(self) -> bytes:
+        return self._body
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class GuardedOpener(urllib.request.OpenerDirector):
+    """Opens http and https URLs within a policy and limits.
+
+    `open` raises `Failure`, and nothing else, for whatever a URL or its server does.
+    """
+
+    def __init__(self, parameters: DownloadParameters, policy: Policy) -> None:
+        super().__init__()
+        self._parameters, self._policy = parameters, policy
+        self._agent_token = re.split(r"[/ (]", parameters.user_agent, maxsplit=1)[0].lower()
+        self._headers = {
+            "User-Agent": parameters.user_agent,
+            "Accept": "image/*",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        }
+
+    def open(self, fullurl: Any, data: Any = None, timeout: Any = None) -> Any:
+        """Fetch a URL, redirects and retries included, before its deadline."""
+        if data is not None:
+            raise Failure(Reason.URL_INVALID, "only GET is allowed")
+        url = fullurl.full_url if isinstance(fullurl, urllib.request.Request) else fullurl
+        limits = self._parameters
+        deadline = Deadline(limits.total_seconds, limits.timeout_seconds)
+        pause = _FIRST_PAUSE_SECONDS
+        for tries_left in range(limits.retries, -1, -1):
+            try:
+                return self._follow(url, deadline)
+            except Failure as failure:
+                wait = max(pause, failure.wait_seconds)
+                if not failure.retryable or tries_left == 0 or deadline.left <= wait:
+                    raise
+                time.sleep(wait)
+                pause *= 2
+        raise AssertionError("unreachable")
+
+    def _follow(self, url: str, deadline: Deadline) -> Response:
+        for hop in range(self._parameters.max_redirects + 1):
+            try:
+                answer = self._hop(target(url, self._policy), deadline)
+            except Failure as failure:
+                if hop > 0 and failure.reason in _REFUSALS:
+                    raise Failure(Reason.REDIRECT_REFUSED, str(failure)) from None
+                raise
+            if isinstance(answer, Response):
+                return answer
+            try:
+                url = urljoin(url, answer)
+            except ValueError:
+                raise Failure(Reason.REDIRECT_REFUSED, "to an invalid URL") from None
+        raise Failure(Reason.TOO_MANY_REDIRECTS, f"more than {self._parameters.max_redirects}")
+
+    def _hop(self, goal: Target, deadline: Deadline) -> Response | str:
+        """The response, or the location that it redirects to."""
+        connection = Connection(goal, self._policy, deadline)
+        try:
+            connection.request("GET", goal.path, headers=self._headers)
+            response = connection.getresponse()
+            if response.status in _REDIRECTS and (location := response.headers.get("Location")):
+                # Header fields are read as latin-1; a location beyond ASCII was sent as UTF-8.
+                return location.strip().encode("latin-1", "replace").decode("utf-8", "replace")
+            self._check_head(response)
+            connection.open_body(self._parameters.max_bytes)
+            return Response(response.headers, self._body(response))
+        except TimeoutError:
+            raise deadline.expired() from None
+        except ssl.SSLError as error:
+            raise Failure(Reason.TLS_FAILED, error.reason or str(error)) from None
+        except (ConnectionError, http.client.IncompleteRead) as error:
+            raise Failure(Reason.CONNECTION_FAILED, _words(error), retryable=True) from None
+        except (http.client.HTTPException, ValueError) as error:
+            raise Failure(Reason.BAD_RESPONSE, _words(error)) from None
+        except OSError as error:
+            raise Failure(Reason.CONNECTION_FAILED, _words(error)) from None
+        finally:
+            connection.abandon()
+
+    def _check_head(self, response: http.client.HTTPResponse) -> None:
+        status = response.status
+        if status != 200:
+            wait = response.headers.get("Retry-After", "")
+            raise Failure(
+                of_status(status), f"status {status}", retryable=status in _RETRIED_STATUSES,
+                wait_seconds=float(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else 0.0,
+            )  # fmt: skip
+        for line in response.headers.get_all("X-Robots-Tag", []):
+            if disallows(line, self._agent_token):
+                raise Failure(Reason.DISALLOWED_BY_SITE, f"X-Robots-Tag: {line}")
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            # It was not asked for, and unpacking it is how a small body becomes a large one.
+            raise Failure(Reason.NOT_AN_IMAGE, f"content encoding {encoding}")
+
+    def _body(self, response: http.client.HTTPResponse) -> bytes:
+        limit, announced = self._parameters.max_bytes, response.length
+        if announced is not None and announced > limit:
+            raise Failure(Reason.TOO_LARGE, f"{announced} bytes announced")
+        body = bytearray()
+        while chunk := response.read1(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > limit:
+                raise Failure(Reason.TOO_LARGE, f"more than {limit} bytes")
+        if announced is not None and len(body) < announced:
+            raise Failure(Reason.CONNECTION_FAILED, "the body ended early", retryable=True)
+        return bytes(body)
+
+
+_REFUSALS = frozenset({
+    Reason.URL_SCHEME, Reason.URL_INVALID, Reason.USERINFO_REFUSED, Reason.PORT_REFUSED,
+    Reason.ADDRESS_REFUSED,
+})  # fmt: skip
+
+
+def _words(error: Exception) -> str:
+    """The kind of error; of its text only what the system writes, not what the server did."""
+    strerror = getattr(error, "strerror", None)
+    return f"{type(error).__name__}: {strerror}" if strerror else type(error).__name__
+
+
+def disallows(line: str, agent: str) -> bool:
+    """Whether one `X-Robots-Tag` field disallows use, to all or to `agent` (lower case).
+
+    A field is `[agent:] directive, directive: value, ...`.
+    """
+    addressed = True
+    for part in line.lower().split(","):
+        name, colon, directive = (piece.strip() for piece in part.partition(":"))
+        if colon and name not in _VALUED_DIRECTIVES:
+            addressed = name in ("*", agent)
+            name = directive
+        if addressed and name in DISALLOWING_DIRECTIVES:
+            return True
+    return False

@@ -1,0 +1,82 @@
+"""What the download stage is told, and its declaration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.crawls import read_manifest
+from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
+
+NAME = "raw_pairs"
+CODE_VERSION = "1"
+
+
+class DownloadParameters(BaseModel):
+    """What is fetched and what is refused: the `download` section of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows_per_shard: int = Field(10_000, ge=1, description="rows of the URL list per shard")
+    timeout_seconds: float = Field(10.0, gt=0, description="limit of one socket operation")
+    total_seconds: float = Field(30.0, gt=0, description="limit of one URL, redirects and retries included")
+    max_bytes: int = Field(20_000_000, ge=1, description="limit of an image file")
+    max_pixels: int = Field(50_000_000, ge=1, description="limit of width x height, checked before decoding")
+    min_side: int = Field(16, ge=1, description="least width and height, in pixels")
+    max_aspect_ratio: float = Field(10.0, ge=1, description="limit of longer side / shorter side")
+    max_redirects: int = Field(5, ge=0, description="redirects followed; each hop is checked anew")
+    retries: int = Field(2, ge=0, le=10, description="further tries after a timeout, reset, 429 or 5xx")
+    user_agent: str = Field(
+        "mpm-download/1.0 (image-text research crawl)", min_length=1, pattern=r"^[\x20-\x7e]+$",
+        description="sent with each request; add an address at which you can be reached",
+    )  # fmt: skip
+    allowed_ports: list[int] = Field([80, 443], min_length=1, description="ports that may be connected to")
+
+
+class DownloadSpec(StageSpec):
+    """One crawl to download. `urls` and `world` are what its manifest names; they are filled in."""
+
+    crawl: InputFile = Field(description="the crawl's manifest")
+    urls: list[InputFile] = Field(min_length=1, description="the manifest's URL lists")
+    world: InputTable | None = Field(
+        None, description="the manifest's world, whose web server is run meanwhile"
+    )
+    parameters: DownloadParameters = DownloadParameters()
+    workers: Annotated[int, Execution] = Field(2, ge=1, description="processes")
+    threads_per_worker: Annotated[int, Execution] = Field(
+        24, ge=1, description="simultaneous fetches per process"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inputs_of_the_manifest(cls, document: Any) -> Any:
+        """Make the URL lists inputs of their own, so that a changed list is a changed input."""
+        if not isinstance(document, dict) or "crawl" not in document or "urls" in document:
+            return document
+        manifest = read_manifest(Path(document["crawl"]))
+        return {**document, "urls": manifest.files, "world": manifest.world}
+
+
+def spec_for(crawl: Path, parameters: DownloadParameters, output: Path, **execution: int) -> DownloadSpec:
+    """The spec that downloads the crawl whose manifest is at `crawl`.
+
+    `execution` holds `workers` and `threads_per_worker`.
+
+    Raises:
+        BadInput: the manifest is missing or malformed, or names a URL list that does not exist.
+    """
+    document = {"crawl": crawl, "parameters": parameters, "output": output, **execution}
+    return DownloadSpec.model_validate(document)
+
+
+STAGE = Stage(
+    name=NAME,
+    module="pipelines.download",
+    spec_type=DownloadSpec,
+    code_version=CODE_VERSION,
+    run=lazy("pipelines.download.run:run"),
+    summary="Download the images of a crawl into webdataset tars.",
+    resumable=True,
+)

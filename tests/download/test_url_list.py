@@ -1,0 +1,164 @@
+"""Reading URL lists: clear errors for bad files, a reason for each bad row, and no row lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.crawls import read_manifest
+from pipelines.download.reasons import Reason
+from pipelines.download.rows import checked
+from pipelines.download.url_list import Shard, UrlList, read_shard
+from pipelines.errors import BadInput
+from pipelines.lake.identity import pair_uid
+from tests.download.conftest import CrawlMaker
+
+URL = "http://example.org/a.jpg"
+
+
+def shards(manifest: Path, rows_per_shard: int) -> list[Shard]:
+    with TemporaryDirectory() as scratch:
+        return list(UrlList(read_manifest(manifest)).shards(rows_per_shard, Path(scratch)))
+
+
+@pytest.mark.parametrize(
+    ("url", "caption", "reason"),
+    [
+        (None, b"a", Reason.URL_EMPTY),
+        (b"  ", b"a", Reason.URL_EMPTY),
+        (b"http://exam ple.org/", b"a", Reason.URL_INVALID),
+        (b"http://\xff.org/", b"a", Reason.URL_INVALID),
+        (b"http://[::1/", b"a", Reason.URL_INVALID),
+        (b"http:///a.jpg", b"a", Reason.URL_INVALID),
+        (b"file:///etc/passwd", b"a", Reason.URL_SCHEME),
+        (b"ftp://example.org/a.jpg", b"a", Reason.URL_SCHEME),
+        (b"example.org/a.jpg", b"a", Reason.URL_SCHEME),
+        (URL.encode(), None, Reason.CAPTION_EMPTY),
+        (URL.encode(), b" \n ", Reason.CAPTION_EMPTY),
+        (URL.encode(), b"caf\xe9", Reason.CAPTION_ENCODING),
+        (URL.encode(), b"a\0b", Reason.CAPTION_CONTROL_CHARACTERS),
+        (URL.encode(), b"a\x1b[31mb", Reason.CAPTION_CONTROL_CHARACTERS),
+    ],
+)
+def test_a_row_that_cannot_be_used_has_a_reason(
+    url: bytes | None, caption: bytes | None, reason: Reason
+) -> None:
+    failure = checked(url, caption).failure
+    assert failure is not None
+    assert failure.reason == reason
+
+
+def test_line_breaks_and_tabs_in_captions_become_spaces() -> None:
+    row = checked(URL.encode(), "a cat\r\non\ta \u2028mat\n".encode())
+    assert (row.caption, row.normalised, row.failure) == ("a cat on a  mat", True, None)
+    assert row.uid == pair_uid(URL, "a cat on a  mat")
+
+
+def test_captions_in_any_script_stay_as_they_are() -> None:
+    for text in ("一只猫", "قطة\u200f على", "naïve 🐈\u200d⬛", "  spaced  "):
+        row = checked(URL.encode(), text.encode())
+        assert (row.caption, row.normalised, row.failure) == (text, False, None)
+
+
+def test_only_the_first_of_equal_rows_is_downloaded(maker: CrawlMaker) -> None:
+    manifest = maker.crawl([URL, URL, URL + "?2", URL], ["a", "b", "a", "a"])
+    (shard,) = shards(manifest, 10)
+    assert [at for at, _ in shard.rows] == [0, 1, 2]
+    assert [(at, failure.reason) for at, _, failure in shard.rejected] == [(3, Reason.DUPLICATE_ROW)]
+
+
+def test_lists_are_read_one_after_the_other_and_duplicates_found_across_them(maker: CrawlMaker) -> None:
+    for name, captions in (("one", ["a", "b"]), ("two", ["b", "c"])):
+        table = pa.table({"link": [URL, URL], "text": pa.array(captions).dictionary_encode()})
+        pq.write_table(table, maker.folder / f"{name}.parquet")
+    manifest = maker.manifest(
+        files=["one.parquet", "two.parquet"], columns={"url": "link", "caption": "text"}
+    )
+    first, second = shards(manifest, 3)
+    assert [row.caption for _, row in first.rows + second.rows] == ["a", "b", "c"]
+    assert [(at, failure.reason) for at, _, failure in first.rejected] == [(2, Reason.DUPLICATE_ROW)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.sampled_from([URL, URL + "?1", "file:///x", "ftp://a/", "http://"]), st.text(max_size=8)),
+            st.one_of(st.none(), st.sampled_from([b"a", b"b"]), st.binary(max_size=4)),
+        ),
+        min_size=1, max_size=40,
+    ),
+    rows_per_shard=st.integers(1, 12),
+)  # fmt: skip
+def test_every_row_is_downloaded_or_dropped_and_exactly_once(
+    rows: list[tuple[str | None, bytes | None]], rows_per_shard: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        maker = CrawlMaker(Path(folder))
+        manifest = maker.crawl([url for url, _ in rows], [caption for _, caption in rows])
+        cut = shards(manifest, rows_per_shard)
+        places: Counter[int] = Counter()
+        for shard in cut:
+            shard.write(Path(folder) / "shard.json")
+            kept, rejected = read_shard(Path(folder) / "shard.json")
+            places.update(shard.number * rows_per_shard + row[0] for row in kept)
+            places.update(shard.number * rows_per_shard + row[0] for row in rejected)
+            assert shard.size == rows_per_shard or shard is cut[-1]
+    assert places == Counter(range(len(rows)))
+    uids = [row.uid for shard in cut for _, row in shard.rows]
+    assert len(set(uids)) == len(uids)
+    good = {
+        (row.url, row.caption)
+        for url, caption in rows
+        if (row := checked(_bytes(url), caption)).failure is None
+    }
+    assert {(row.url, row.caption) for shard in cut for _, row in shard.rows} == good
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def test_a_missing_column_is_named_beside_those_that_exist(maker: CrawlMaker) -> None:
+    manifest = maker.crawl([URL], columns={"url": "URL", "caption": "TEXT"})
+    with pytest.raises(BadInput, match="no column 'URL'; it has 'url', 'caption'"):
+        UrlList(read_manifest(manifest))
+
+
+def test_a_column_that_is_no_text_is_refused(maker: CrawlMaker) -> None:
+    pq.write_table(pa.table({"url": [1], "caption": ["a"]}), maker.folder / "urls.parquet")
+    with pytest.raises(BadInput, match="'url' is of type int64"):
+        UrlList(read_manifest(maker.manifest()))
+
+
+def test_an_empty_list_is_refused(maker: CrawlMaker) -> None:
+    with pytest.raises(BadInput, match="empty"):
+        UrlList(read_manifest(maker.crawl([])))
+
+
+def test_a_missing_list_is_named(maker: CrawlMaker) -> None:
+    with pytest.raises(BadInput, match=r"gone\.parquet does not exist"):
+        read_manifest(maker.manifest(files=["gone.parquet"]))
+
+
+@pytest.mark.parametrize("where", ["tail", "middle", "all"])
+def test_a_damaged_list_is_bad_input_that_names_the_file(maker: CrawlMaker, where: str) -> None:
+    manifest = maker.crawl([f"{URL}?{at}" for at in range(500)])
+    path = maker.folder / "urls.parquet"
+    whole = path.read_bytes()
+    damaged = {
+        "tail": whole[:-200],
+        "middle": whole[:4] + b"\xff" * 400 + whole[404:],
+        "all": b"url,caption\n",
+    }
+    path.write_bytes(damaged[where])
+    with pytest.raises(BadInput, match="not a whole parquet file") as caught:
+        shards(manifest, 100)
+    assert caught.value.where == str(path)
