@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from models.vision_language import VisionLanguageModel
 from PIL import Image
 
 from models import vision_language
+from models.vision_language import VisionLanguageModel
+from models.weights import WeightsError
 from pipelines.answer.spec import AnswerSpec
 from pipelines.benchmarks import answers as answers_table
 from pipelines.benchmarks import suite
 from pipelines.benchmarks.suite import Asked
+from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
@@ -22,12 +25,14 @@ from pipelines.stage import Outcome, Work
 def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
     """Write answers.parquet: a row per benchmark, language, item and rotation."""
     asked = suite.load(spec.benchmarks, spec.parameters.languages)
-    model = vision_language.load(manifest.folder(spec.model))
+    model = _load(manifest.folder(spec.model))
     features, position = _see(model, asked, spec.parameters.batch_size, progress)
     answers: list[str] = []
     progress.start("questions", len(asked), unit="question")
-    for start in range(0, len(asked), spec.parameters.batch_size):
-        batch = asked[start : start + spec.parameters.batch_size]
+    # Several batches at once: the model makes batches of prompts of like length.
+    at_once = 4 * spec.parameters.batch_size
+    for start in range(0, len(asked), at_once):
+        batch = asked[start : start + at_once]
         answers += model.answer_seen(
             features[[position[one.image_sha256] for one in batch]],
             [one.prompt for one in batch],
@@ -44,6 +49,17 @@ def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
         },
         rows={answers_table.FILE: len(asked)},
     )
+
+
+def _load(folder: Path) -> VisionLanguageModel:
+    try:
+        return vision_language.load(folder)
+    except WeightsError as error:
+        raise BadInput(
+            f"the model cannot be loaded: {error}",
+            where=folder,
+            remedy="give the table of a pretrained or tuned model, or run the stage that makes it again",
+        ) from None
 
 
 def _see(

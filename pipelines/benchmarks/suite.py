@@ -1,11 +1,13 @@
 """All that a model is asked: every benchmark of a table, in every language, in every rotation.
 
-A benchmark table holds files named `mmmb_<language>.tsv` and `open_<language>.parquet`, among any others.
+A benchmark table holds files named `mmmb_<language>.tsv` and `open_<language>.parquet`, among any others. It
+may hold `requests.json`, which by language asks for a letter as the models' instructions did.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,16 @@ from typing import Literal
 
 from pipelines.benchmarks import mmmb, open_questions
 from pipelines.benchmarks.open_questions import Concept, OpenQuestion
-from pipelines.benchmarks.prompts import choice_prompt
+from pipelines.benchmarks.prompts import ANSWER_REQUESTS, choice_prompt
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 
 Benchmark = Literal["mmmb", "open"]
 Key = tuple[str, str, str, int]
 """benchmark, language, item, rotation"""
+
+
+REQUESTS = "requests.json"
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,21 @@ def load(table: Path, languages: Sequence[str]) -> list[Asked]:
     """Every question of the table in these languages, grouped by benchmark, language and rotation.
 
     Raises:
-        BadInput: a language has no file, or a file is malformed.
+        BadInput: a language has no file or no request for a letter, or a file is malformed.
     """
     asked: list[Asked] = []
+    requests = _requests(table)
     for language in languages:
+        if language not in requests:
+            raise BadInput(
+                f"there is no request for a letter in the language {language!r}",
+                where=table,
+                remedy=f"add a {REQUESTS} to the table, or the language to pipelines/benchmarks/prompts.py",
+            )
         items = mmmb.load(manifest.file(table, f"mmmb_{language}.tsv"))
         asked += sorted(
-            (one for item in items for one in _choices(item, language)), key=lambda one: one.rotation
+            (one for item in items for one in _choices(item, language, requests[language])),
+            key=lambda one: one.rotation,
         )
     for language in languages:
         path = manifest.file(table, f"open_{language}.parquet")
@@ -64,7 +77,14 @@ def load(table: Path, languages: Sequence[str]) -> list[Asked]:
     return asked
 
 
-def _choices(item: mmmb.ChoiceItem, language: str) -> list[Asked]:
+def _requests(table: Path) -> dict[str, str]:
+    for path in manifest.files(table, f"/{REQUESTS}"):
+        own: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return ANSWER_REQUESTS | own
+    return ANSWER_REQUESTS
+
+
+def _choices(item: mmmb.ChoiceItem, language: str, request: str) -> list[Asked]:
     digest = hashlib.sha256(item.image).hexdigest()
     return [
         Asked(
@@ -72,7 +92,7 @@ def _choices(item: mmmb.ChoiceItem, language: str) -> list[Asked]:
             language=language,
             item=item.index,
             rotation=turned.number,
-            prompt=choice_prompt(language, item.question, turned.options, hint=item.hint),
+            prompt=choice_prompt(item.question, turned.options, request=request, hint=item.hint),
             question=item.question,
             options=turned.options,
             gold=turned.answer,

@@ -6,6 +6,7 @@ held out; the benchmarks and the held-out sentences show only scenes that are.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -107,6 +108,8 @@ def _texts(parameters: WorldParameters, out: Path, progress: Progress) -> None:
 def _benchmarks(parameters: WorldParameters, out: Path) -> None:
     choice = benchmark.draw_items(parameters.mmmb_items, seed=parameters.seed, choice=True)
     open_ones = benchmark.draw_items(parameters.open_items, seed=parameters.seed, choice=False)
+    requests = {language: grammar(language).choose for language in parameters.languages}
+    (out / "benchmark/requests.json").write_text(json.dumps(requests, ensure_ascii=False), encoding="utf-8")
     for language in parameters.languages:
         benchmark.write_mmmb(choice, language, out / f"benchmark/mmmb_{language}.tsv")
         file = out / f"benchmark/open_{language}.parquet"

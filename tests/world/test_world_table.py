@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.benchmarks import mmmb, open_questions
+from pipelines.benchmarks import mmmb, open_questions, suite
 from pipelines.crawls import read_manifest
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
@@ -171,6 +171,12 @@ def test_benchmark_items_are_the_same_in_every_language_in_the_same_order(world:
     opened = open_questions.load(manifest.file(world, "open_zh.parquet"))
     assert {item.topic for item in opened} == {"colour", "shape", "count", "size", "position"}
     assert all(set(item.answers) == {"en", "zh"} for item in opened)
+
+
+def test_the_benchmark_asks_for_a_letter_exactly_as_the_instructions_do(world: Path) -> None:
+    for asked in suite.load(world, SMALL.languages):
+        if asked.benchmark == "mmmb":
+            assert asked.prompt == grammar(asked.language).choice(asked.question, list(asked.options))
 
 
 def test_an_unknown_language_is_refused_with_the_known_ones(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""A crawl in the report: its ledgers, its scores, the filter against the truth, samples of its translations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipelines.errors import BadInput
+from pipelines.lake import manifest
+from pipelines.lake.identity import pair_uid
+from pipelines.report.results import Crawl, Fault, Histogram, Quality, Sample, Step
+from pipelines.report.spec import ReportSpec
+
+BINS = 60
+LEDGERS = ("raw_pairs", "clip_scores", "filtered_pairs", "translations", "training_shards")
+"""The spec's fields whose tables have ledgers, in the order in which rows go through them."""
+
+
+def crawls(spec: ReportSpec) -> dict[str, Crawl]:
+    """Every crawl that the report was given a table of."""
+    names = {name: None for field in LEDGERS for name in getattr(spec, field)}
+    return {name: _crawl(spec, name) for name in names}
+
+
+def _crawl(spec: ReportSpec, name: str) -> Crawl:
+    truth = _truth(spec.truth[name]) if name in spec.truth else None
+    filtered = spec.filtered_pairs.get(name)
+    samples = {}
+    if name in spec.translations and name in spec.raw_pairs:
+        samples = _samples(spec.raw_pairs[name], spec.translations[name], spec.parameters.translation_samples)
+    histogram = None
+    if name in spec.clip_scores:
+        threshold = None if filtered is None else _threshold(filtered)
+        histogram = _histogram(spec.clip_scores[name], truth, threshold)
+    quality = None
+    if truth is not None and filtered is not None and name in spec.raw_pairs:
+        quality = _quality(spec.raw_pairs[name], filtered, truth)
+    return Crawl(steps=_steps(spec, name), histogram=histogram, quality=quality, samples=samples)
+
+
+def _steps(spec: ReportSpec, name: str) -> list[Step]:
+    steps = []
+    for field in LEDGERS:
+        tables = getattr(spec, field)
+        if name in tables and (ledger := manifest.read(tables[name]).ledger) is not None:
+            steps.append(Step(stage=field, **ledger.model_dump()))
+    return steps
+
+
+def _threshold(filtered: Path) -> float:
+    made = manifest.read(filtered)
+    threshold: float = made.parameters["parameters"]["threshold"]
+    return threshold
+
+
+def _truth(path: Path) -> dict[str, tuple[str, bool]]:
+    """uid -> (fault, whether the pair is good).
+
+    Raises:
+        BadInput: the file has other columns.
+    """
+    table = pq.read_table(path)
+    if missing := {"url", "caption", "fault", "is_good"} - set(table.schema.names):
+        raise BadInput(
+            f"the columns {', '.join(sorted(missing))} are missing",
+            where=path,
+            remedy="give the truth.parquet of a crawl that the world stage made",
+        )
+    columns = [table.column(name).to_pylist() for name in ("url", "caption", "fault", "is_good")]
+    return {pair_uid(url, caption): (fault, good) for url, caption, fault, good in zip(*columns, strict=True)}
+
+
+def _batches(files: list[Path], columns: list[str]) -> Iterator[dict[str, list[Any]]]:
+    """The columns of parquet files, a row group at a time."""
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(columns=columns):
+            yield batch.to_pydict()
+
+
+def _shards(table: Path, prefix: str) -> list[Path]:
+    return [path for path in manifest.files(table, ".parquet") if path.name.startswith(prefix)]
+
+
+def _histogram(scores: Path, truth: dict[str, tuple[str, bool]] | None, threshold: float | None) -> Histogram:
+    """Equal bins over the range of the scores, which is found in a first pass."""
+    files = _shards(scores, "scores-")
+    low, high = np.inf, -np.inf
+    for batch in _batches(files, ["score"]):
+        if batch["score"]:
+            low, high = min(low, min(batch["score"])), max(high, max(batch["score"]))
+    edges = np.linspace(*((low, high) if low < high else (0.0, 1.0)), BINS + 1)
+    counts, good = np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64)
+    for batch in _batches(files, ["uid", "score"]):
+        counts += np.histogram(batch["score"], edges)[0]
+        if truth is not None:
+            of_good = [
+                score
+                for uid, score in zip(batch["uid"], batch["score"], strict=True)
+                if truth.get(uid, ("", False))[1]
+            ]
+            good += np.histogram(of_good, edges)[0]
+    return Histogram(
+        edges=[round(float(edge), 5) for edge in edges],
+        counts=counts.tolist(),
+        good=None if truth is None else good.tolist(),
+        threshold=threshold,
+    )
+
+
+def _quality(raw: Path, filtered: Path, truth: dict[str, tuple[str, bool]]) -> Quality:
+    """Precision: share of good pairs among the kept. Recall: share of kept among the good downloaded."""
+    downloaded = {uid for batch in _batches(_shards(raw, "pairs-"), ["uid"]) for uid in batch["uid"]}
+    kept = {
+        uid for batch in _batches([manifest.file(filtered, "kept.parquet")], ["uid"]) for uid in batch["uid"]
+    }
+    counts: dict[tuple[str, bool], list[int]] = {}
+    for uid, fault in truth.items():
+        count = counts.setdefault(fault, [0, 0, 0])
+        count[0] += 1
+        count[1] += uid in downloaded
+        count[2] += uid in kept
+    faults = [
+        Fault(fault=fault, is_good=good, rows=rows, downloaded=arrived, kept=passed)
+        for (fault, good), (rows, arrived, passed) in sorted(counts.items(), key=lambda item: -item[1][0])
+    ]
+    all_kept = sum(fault.kept for fault in faults)
+    good_kept = sum(fault.kept for fault in faults if fault.is_good)
+    good_downloaded = sum(fault.downloaded for fault in faults if fault.is_good)
+    return Quality(
+        precision=round(good_kept / all_kept, 4) if all_kept else 0.0,
+        recall=round(good_kept / good_downloaded, 4) if good_downloaded else 0.0,
+        faults=faults,
+    )
+
+
+def _samples(raw: Path, translations: Path, count: int) -> dict[str, list[Sample]]:
+    """The translated captions with the lowest uids, one per source text: a choice that no one made."""
+    samples: dict[str, list[Sample]] = {}
+    for file in manifest.files(translations, ".parquet"):
+        if file.name == "dropped.parquet":
+            continue
+        first: dict[str, str] = {}
+        for batch in _batches([file], ["uid", "text"]):
+            first.update(zip(batch["uid"], batch["text"], strict=True))
+            first = dict(sorted(first.items())[: 3 * count])
+        sources = {
+            uid: caption
+            for batch in _batches(_shards(raw, "pairs-"), ["uid", "caption"])
+            for uid, caption in zip(batch["uid"], batch["caption"], strict=True)
+            if uid in first
+        }
+        by_source = {sources[uid]: text for uid, text in first.items() if uid in sources}
+        samples[file.stem] = [Sample(source=one, text=text) for one, text in by_source.items()][:count]
+    return samples

@@ -1,0 +1,134 @@
+"""The page: results and images into one self-contained HTML file. Nothing in it is fetched from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipelines.report import charts
+from pipelines.report.results import Results, Score, SharePoint, language_name, score_of
+
+STAGE_TITLES = {
+    "raw_pairs": "Downloaded",
+    "clip_scores": "Scored by Chinese-CLIP",
+    "filtered_pairs": "Kept by the filter",
+    "translations": "Translated",
+    "training_shards": "In training shards",
+}
+MODEL_TITLES = {
+    "pretrained": "Pretrained",
+    "english_only": "English-only tuning",
+    "blend": "Blend",
+}
+VERDICTS = {
+    "right": "✓",
+    "other_language": "✓ in another language",
+    "wrong": "✗",
+    "unresolved": "? no answer found",
+}
+PANELS = (
+    ("mmmb", "circular", "Four options, circular", "Right in every rotation of the options.", 0.80),
+    ("open", "content", "Open questions, content", "The right thing is named, in whatever language.", None),
+    (
+        "language",
+        "asked",
+        "Answers in the asked language",
+        "Of the open answers whose language can be told.",
+        0.99,
+    ),
+)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipelines.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda value: f"{value:,}".replace(",", " "),
+        "percent": lambda value: f"{value:.1%}",
+        "language": language_name,
+        "model": lambda name: MODEL_TITLES.get(name, name.replace("_", " ")),
+        "stage": lambda name: STAGE_TITLES.get(name, name.replace("_", " ")),
+        "words": lambda name: str(name).replace("_", " "),
+        "score": show_score,
+    }
+    return environment
+
+
+def show_score(score: Score | dict[str, Any] | None) -> str:
+    """A share with its 95 % interval, short."""
+    if score is None:
+        return "–"
+    found = score if isinstance(score, Score) else Score.model_validate(score)
+    return f"{found.value:.1%} [{found.low * 100:.0f}, {found.high * 100:.0f}]"
+
+
+def render(results: Results, images: dict[str, bytes]) -> str:
+    """The HTML page; `images` are the gallery's, by sha256."""
+    return _environment().get_template("page.html.j2").render(
+        results=results,
+        panels=_panels(results),
+        verdicts=VERDICTS,
+        histograms={
+            name: charts.histogram(crawl.histogram, x_label="Chinese-CLIP score (cosine)")
+            for name, crawl in results.crawls.items()
+            if crawl.histogram is not None
+        },
+        curves={
+            curve.name: charts.loss_curve(curve.name, curve.steps, curve.losses)
+            for curve in results.curves
+            if curve.steps
+        },
+        shares={language: _share_chart(points) for language, points in results.shares.items() if points},
+        images={digest: _data_url(content) for digest, content in images.items()},
+        seconds=sum(table.seconds for table in results.tables),
+    )  # fmt: skip
+
+
+def _panels(results: Results) -> list[dict[str, Any]]:
+    """The three charts of the scores, models in the order in which they were given."""
+    models, languages = results.scores["models"], results.languages
+    return [
+        {
+            "title": title,
+            "note": note,
+            "chart": charts.dots(
+                [
+                    (
+                        MODEL_TITLES.get(name, name.replace("_", " ")),
+                        [
+                            (language_name(language), score_of(model, benchmark, language, figure))
+                            for language in languages
+                        ],
+                    )
+                    for name, model in models.items()
+                ],
+                aim=aim,
+            ),
+        }
+        for benchmark, figure, title, note, aim in PANELS
+    ]
+
+
+def _share_chart(points: Sequence[SharePoint]) -> Markup:
+    return charts.share_curves(
+        [
+            (point.share, [("asked", point.asked), ("content", point.content), ("circular", point.circular)])
+            for point in points
+        ]
+    )
+
+
+def _data_url(content: bytes) -> str:
+    kind = "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
