@@ -57,7 +57,6 @@ def _environment() -> Environment:
         "count": lambda value: f"{value:,}".replace(",", " "),
         "percent": lambda value: f"{value:.1%}",
         "language": language_name,
-        "model": lambda name: MODEL_TITLES.get(name, name.replace("_", " ")),
         "stage": lambda name: STAGE_TITLES.get(name, name.replace("_", " ")),
         "words": lambda name: str(name).replace("_", " "),
         "score": show_score,
@@ -78,6 +77,7 @@ def render(results: Results, images: dict[str, bytes]) -> str:
     return _environment().get_template("page.html.j2").render(
         results=results,
         panels=_panels(results),
+        title_of=lambda name: model_title(results, name),
         verdicts=VERDICTS,
         histograms={
             name: charts.histogram(crawl.histogram, x_label="Chinese-CLIP score (cosine)")
@@ -95,6 +95,15 @@ def render(results: Results, images: dict[str, bytes]) -> str:
     )  # fmt: skip
 
 
+def model_title(results: Results, name: str) -> str:
+    """What a person calls the model: its place in the experiment, or its share in a sweep."""
+    for language, points in results.shares.items():
+        for point in points:
+            if point.model == name:
+                return f"{point.share * 100:g}% {language_name(language)}"
+    return MODEL_TITLES.get(name, name.replace("_", " "))
+
+
 def _panels(results: Results) -> list[dict[str, Any]]:
     """The three charts of the scores, models in the order in which they were given."""
     models, languages = results.scores["models"], results.languages
@@ -105,7 +114,7 @@ def _panels(results: Results) -> list[dict[str, Any]]:
             "chart": charts.dots(
                 [
                     (
-                        MODEL_TITLES.get(name, name.replace("_", " ")),
+                        model_title(results, name),
                         [
                             (language_name(language), score_of(model, benchmark, language, figure))
                             for language in languages

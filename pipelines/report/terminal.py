@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines.errors import BadInput
-from pipelines.report.page import MODEL_TITLES
+from pipelines.report.page import model_title
 from pipelines.report.results import Results, Score, language_name, score_of
 
 _COLUMNS = (
@@ -44,7 +44,7 @@ def terminal_table(results: Results | dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = []
     for name, model in shown.scores["models"].items():
         for language in shown.languages:
-            first = MODEL_TITLES.get(name, name.replace("_", " ")) if language == shown.languages[0] else ""
+            first = model_title(shown, name) if language == shown.languages[0] else ""
             scores = [
                 _score(score_of(model, benchmark, language, figure)) for benchmark, figure, _ in _COLUMNS
             ]

@@ -148,6 +148,7 @@ def test_a_sweep_over_shares_draws_a_curve_with_a_point_per_model(
     assert results.shares["zh"][0].asked is not None and results.shares["zh"][0].asked.value < 0.6
     text = (tmp_path / "index.html").read_text()
     assert 'id="shares"' in text and text.count('class="curve"') == 3
+    assert "50% Chinese" in terminal_table(results)
 
 
 def test_a_sweep_that_names_an_unscored_model_is_refused(
