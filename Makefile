@@ -1,0 +1,53 @@
+# `make` lists the commands. Everything is installed into .venv, at pinned versions with hashes.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+export DAGSTER_HOME ?= $(CURDIR)
+export PYTHONWARNINGS ?= ignore::DeprecationWarning
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart ui language-share new-crawl test lint types format lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## install everything into .venv
+
+$(VENV)/.installed: requirements.lock
+	python3.11 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet uv
+	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
+	@touch $@
+
+quickstart: install ## the whole chain on this machine, in minutes: a crawl goes in, a scored bilingual model comes out
+	$(VENV)/bin/dagster job execute -m jobs -j quickstart
+
+ui: install ## the Dagster web UI on http://127.0.0.1:3000
+	$(PYTHON) -m jobs.prepare
+	$(VENV)/bin/dagster dev -m jobs
+
+language-share: install ## how much Chinese does tuning need? (the MpM paper's Fig. 5; after the quickstart)
+	$(VENV)/bin/dagster job execute -m jobs -j language_share
+
+new-crawl: install ## one more weekly crawl of the small world; the sensor of the web UI ingests it
+	$(PYTHON) -m pipelines.world.crawl --world data/quickstart/world --name week-2 --rows 400 --seed 2 --output crawls/week-2
+
+test: install ## all tests
+	$(PYTHON) -m pytest
+
+lint: install ## ruff: lint and format, nothing is changed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: install ## mypy
+	$(VENV)/bin/mypy
+
+format: install ## ruff: mend what can be mended
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: install ## compile requirements.lock anew from pyproject.toml
+	$(VENV)/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
+
+clean: ## remove the quickstart's data and Dagster's history; .venv stays
+	rm -rf data/quickstart .dagster

@@ -1,0 +1,101 @@
+"""The language model: any causal model of transformers, and the small bilingual one made here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
+
+from models.chat import END_OF_TEXT, IGNORED, SPECIAL_TOKENS
+from models.weights import WeightsError
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class SmallConfig:
+    """Shape of the small model; the architecture is Qwen2's."""
+
+    width: int = 192
+    layers: int = 4
+    heads: int = 4
+    mlp_width: int = 512
+    positions: int = 512
+
+
+def make_language_model(config: SmallConfig, *, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
+    """The small model with random weights."""
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=vocabulary,
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.positions,
+            tie_word_embeddings=True,
+            attn_implementation=attention_implementation(),
+        )
+    )
+
+
+def attention_implementation() -> str:
+    """The attention that is fastest here: on a CPU, the plain one beats the fused kernel at short lengths."""
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def load_language_model(folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
+    """The model (float32) and its tokenizer from a transformers folder.
+
+    Raises:
+        WeightsError: a file is missing, or the weights are not safetensors.
+    """
+    for name in ("config.json", "model.safetensors", TOKENIZER_FILE):
+        if not (folder / name).is_file() and not (name == "model.safetensors" and _sharded(folder)):
+            raise WeightsError(f"{folder} has no {name}")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
+        attn_implementation=attention_implementation(),
+    )  # fmt: skip
+    tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER_FILE))
+    missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+    if missing:
+        raise WeightsError(f"the tokenizer in {folder} lacks the chat tokens {', '.join(missing)}")
+    return model, tokenizer
+
+
+def _sharded(folder: Path) -> bool:
+    return (folder / "model.safetensors.index.json").is_file()
+
+
+def save_language_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the model and its tokenizer as a transformers folder."""
+    model.save_pretrained(folder)
+    tokenizer.save(os.fspath(folder / TOKENIZER_FILE))
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "%s", "eos_token": "%s"}\n'
+        % (END_OF_TEXT, END_OF_TEXT)
+    )
+
+
+def supervised_loss(model: PreTrainedModel, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy over the supervised tokens, and their number.
+
+    `embeddings` (batch, tokens, width), right-padded; `labels` (batch, tokens) with -100 where nothing is
+    supervised. The head runs on supervised positions only. No attention mask: with causal attention,
+    padding on the right reaches no token before it.
+    """
+    states = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    targets = labels[:, 1:]
+    supervised = targets != IGNORED
+    logits = model.lm_head(states[:, :-1][supervised])
+    loss = nn.functional.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+    return loss, supervised.sum()

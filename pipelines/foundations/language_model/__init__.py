@@ -1,0 +1,1 @@
+"""The small bilingual language model: trained here on text only, before any image is seen."""

@@ -1,0 +1,113 @@
+"""Launching on this machine: a subprocess, under torchrun where a job has ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from pipelines.errors import (
+    BAD_INPUT_EXIT_CODE,
+    INTERRUPTED_EXIT_CODE,
+    BadInput,
+    Interrupted,
+    StageFailed,
+)
+from pipelines.launch.spec import JobSpec, Report
+from pipelines.lake.manifest import write_atomically
+from pipelines.progress import FILE_VARIABLE, QUIET_VARIABLE
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 30.0
+"""How long a cancelled job may take to save its state before it is killed."""
+LAST_WORDS = 40
+"""Lines of a failed job's log that its error repeats."""
+
+
+class LocalLauncher:
+    """Runs a job as a process group of its own, so that a cancel reaches every rank."""
+
+    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> None:
+        folder = job.spec.output / "_launch"
+        folder.mkdir(parents=True, exist_ok=True)
+        spec_path, log_path, reports = (folder / name for name in ("spec.json", "log.txt", "progress.jsonl"))
+        write_atomically(spec_path, job.spec.model_dump_json(indent=1).encode())
+        reports.write_text("")
+        environment = dict(os.environ, PYTHONUNBUFFERED="1", TOKENIZERS_PARALLELISM="false")
+        environment[FILE_VARIABLE] = str(reports.resolve())
+        environment[QUIET_VARIABLE] = "1"
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                command(job, spec_path), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
+            end: Report | None = None
+            lines = _tail(reports)
+            try:
+                running = True
+                while running:
+                    running = process.poll() is None
+                    for report in next(lines):
+                        if report["kind"] == "end":
+                            end = end or report
+                        else:
+                            on_report(report)
+                    if running:
+                        time.sleep(POLL_SECONDS)
+            finally:
+                _stop_group(process)
+        if process.returncode != 0:
+            _fail(job, process.returncode if end is None else end["code"], end, log_path)
+
+
+def command(job: JobSpec, spec_path: Path) -> list[str]:
+    """The argument list of the job: never a shell string."""
+    if not job.distributed:
+        return [sys.executable, "-m", job.module, str(spec_path)]
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={job.spec.processes}", "-m", job.module, str(spec_path),
+    ]  # fmt: skip
+
+
+def _tail(path: Path) -> Iterator[list[Report]]:
+    """Yield, each time it is asked, the whole lines that have come since."""
+    with path.open("r", encoding="utf-8") as stream:
+        partial = ""
+        while True:
+            partial += stream.read()
+            *lines, partial = partial.split("\n")
+            yield [json.loads(line) for line in lines]
+
+
+def _stop_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask the whole group to stop, and kill what is left of it after the grace period."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+def _fail(job: JobSpec, code: int, end: Report | None, log_path: Path) -> NoReturn:
+    with log_path.open(encoding="utf-8", errors="replace") as stream:
+        words = "".join(deque(stream, maxlen=LAST_WORDS)).strip() if end is None else end["text"]
+    if code == BAD_INPUT_EXIT_CODE:
+        raise BadInput(words.removeprefix("error: "), where=log_path, remedy="see above; the full log is here")
+    if code == INTERRUPTED_EXIT_CODE:
+        raise Interrupted(f"{job.name} saved its state and stopped; run it again to go on")
+    ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    raise StageFailed(f"{job.name} failed ({ended}); the full log is {log_path}\n{words}")

@@ -1,0 +1,49 @@
+"""From trained weights to a model folder, and from unusable weights to an error a person can act on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.vision_language import VisionLanguageModel
+from models.weights import WeightsError
+from pipelines.errors import BadInput
+from pipelines.lake import manifest
+
+
+def put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put trained weights, by parameter name, into the model, as float32."""
+    model.float()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+
+
+def publish_model(model: VisionLanguageModel, weights: dict[str, Tensor], folder: Path) -> None:
+    """Write the model folder; under torchrun the first rank does, for all."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        put_weights(model, weights)
+        model.save(folder)
+
+
+@contextmanager
+def weights_of(*tables: Path) -> Iterator[None]:
+    """Check the tables' files before their weights are loaded, and name them where loading fails.
+
+    Raises:
+        BadInput: a file is missing, changed, or does not fit.
+    """
+    for table in tables:
+        manifest.verify(table)
+    try:
+        yield
+    except WeightsError as error:
+        raise BadInput(
+            str(error), where=", ".join(map(str, tables)), remedy="run the stage that makes these weights again"
+        ) from None
