@@ -16,7 +16,7 @@ class AnswerParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     languages: list[str] = Field(["en", "zh"], min_length=1, description="languages to ask in")
-    max_new_tokens: int = Field(24, ge=1, description="longest answer, in tokens")
+    max_new_tokens: int = Field(16, ge=1, description="longest answer, in tokens")
     batch_size: int = Field(64, ge=1, description="questions answered at once")
 
 
