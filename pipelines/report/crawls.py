@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.download.rows import checked
 from pipelines.errors import BadInput
+from pipelines.filter.quality import against_truth
 from pipelines.lake import manifest
-from pipelines.lake.identity import pair_uid
 from pipelines.report.results import Crawl, Fault, Histogram, Quality, Sample, Step
 from pipelines.report.spec import ReportSpec
 
@@ -27,7 +29,7 @@ def crawls(spec: ReportSpec) -> dict[str, Crawl]:
 
 
 def _crawl(spec: ReportSpec, name: str) -> Crawl:
-    truth = _truth(spec.truth[name]) if name in spec.truth else None
+    truth = _read_truth(spec.truth[name]) if name in spec.truth else None
     filtered = spec.filtered_pairs.get(name)
     samples = {}
     if name in spec.translations and name in spec.raw_pairs:
@@ -57,8 +59,8 @@ def _threshold(filtered: Path) -> float:
     return threshold
 
 
-def _truth(path: Path) -> dict[str, tuple[str, bool]]:
-    """uid -> (fault, whether the pair is good).
+def _read_truth(path: Path) -> pa.Table:
+    """The truth with a column of uids, as the download stage gives them.
 
     Raises:
         BadInput: the file has other columns.
@@ -70,8 +72,11 @@ def _truth(path: Path) -> dict[str, tuple[str, bool]]:
             where=path,
             remedy="give the truth.parquet of a crawl that the world stage made",
         )
-    columns = [table.column(name).to_pylist() for name in ("url", "caption", "fault", "is_good")]
-    return {pair_uid(url, caption): (fault, good) for url, caption, fault, good in zip(*columns, strict=True)}
+    uids = [
+        checked(url.encode(), caption.encode()).uid
+        for url, caption in zip(table["url"].to_pylist(), table["caption"].to_pylist(), strict=True)
+    ]
+    return table.append_column("uid", pa.array(uids, pa.string()))
 
 
 def _batches(files: list[Path], columns: list[str]) -> Iterator[dict[str, list[Any]]]:
@@ -85,9 +90,10 @@ def _shards(table: Path, prefix: str) -> list[Path]:
     return [path for path in manifest.files(table, ".parquet") if path.name.startswith(prefix)]
 
 
-def _histogram(scores: Path, truth: dict[str, tuple[str, bool]] | None, threshold: float | None) -> Histogram:
+def _histogram(scores: Path, truth: pa.Table | None, threshold: float | None) -> Histogram:
     """Equal bins over the range of the scores, which is found in a first pass."""
     files = _shards(scores, "scores-")
+    good_uids = set() if truth is None else set(truth.filter(truth["is_good"])["uid"].to_pylist())
     low, high = np.inf, -np.inf
     for batch in _batches(files, ["score"]):
         if batch["score"]:
@@ -97,12 +103,8 @@ def _histogram(scores: Path, truth: dict[str, tuple[str, bool]] | None, threshol
     for batch in _batches(files, ["uid", "score"]):
         counts += np.histogram(batch["score"], edges)[0]
         if truth is not None:
-            of_good = [
-                score
-                for uid, score in zip(batch["uid"], batch["score"], strict=True)
-                if truth.get(uid, ("", False))[1]
-            ]
-            good += np.histogram(of_good, edges)[0]
+            pairs = zip(batch["uid"], batch["score"], strict=True)
+            good += np.histogram([score for uid, score in pairs if uid in good_uids], edges)[0]
     return Histogram(
         edges=[round(float(edge), 5) for edge in edges],
         counts=counts.tolist(),
@@ -111,29 +113,25 @@ def _histogram(scores: Path, truth: dict[str, tuple[str, bool]] | None, threshol
     )
 
 
-def _quality(raw: Path, filtered: Path, truth: dict[str, tuple[str, bool]]) -> Quality:
-    """Precision: share of good pairs among the kept. Recall: share of kept among the good downloaded."""
+def _quality(raw: Path, filtered: Path, truth: pa.Table) -> Quality:
+    """The filter's precision and recall, and what became of each fault."""
     downloaded = {uid for batch in _batches(_shards(raw, "pairs-"), ["uid"]) for uid in batch["uid"]}
-    kept = {
-        uid for batch in _batches([manifest.file(filtered, "kept.parquet")], ["uid"]) for uid in batch["uid"]
-    }
+    kept_table = pq.read_table(manifest.file(filtered, "kept.parquet"), columns=["uid"])
+    quality = against_truth(kept_table, truth, given=downloaded)
+    kept = set(kept_table["uid"].to_pylist())
     counts: dict[tuple[str, bool], list[int]] = {}
-    for uid, fault in truth.items():
-        count = counts.setdefault(fault, [0, 0, 0])
+    for row in truth.select(["uid", "fault", "is_good"]).to_pylist():
+        count = counts.setdefault((row["fault"], row["is_good"]), [0, 0, 0])
         count[0] += 1
-        count[1] += uid in downloaded
-        count[2] += uid in kept
-    faults = [
-        Fault(fault=fault, is_good=good, rows=rows, downloaded=arrived, kept=passed)
-        for (fault, good), (rows, arrived, passed) in sorted(counts.items(), key=lambda item: -item[1][0])
-    ]
-    all_kept = sum(fault.kept for fault in faults)
-    good_kept = sum(fault.kept for fault in faults if fault.is_good)
-    good_downloaded = sum(fault.downloaded for fault in faults if fault.is_good)
+        count[1] += row["uid"] in downloaded
+        count[2] += row["uid"] in kept
     return Quality(
-        precision=round(good_kept / all_kept, 4) if all_kept else 0.0,
-        recall=round(good_kept / good_downloaded, 4) if good_downloaded else 0.0,
-        faults=faults,
+        precision=quality.precision,
+        recall=quality.recall,
+        faults=[
+            Fault(fault=fault, is_good=good, rows=rows, downloaded=arrived, kept=passed)
+            for (fault, good), (rows, arrived, passed) in sorted(counts.items(), key=lambda item: -item[1][0])
+        ],
     )
 
 

@@ -143,8 +143,8 @@ def aims(
     return listed
 
 
-def _aim(name: str, aim: float, value: float) -> Aim:
-    return Aim(name=name, aim=aim, value=value, score=None, reached=value >= aim)
+def _aim(name: str, aim: float, value: float | None) -> Aim:
+    return Aim(name=name, aim=aim, value=value, score=None, reached=None if value is None else value >= aim)
 
 
 def _scored(name: str, aim: float, score: Score | None) -> Aim:

@@ -55,7 +55,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count": lambda value: f"{value:,}".replace(",", " "),
-        "percent": lambda value: f"{value:.1%}",
+        "percent": lambda value: "–" if value is None else f"{value:.1%}",
         "language": language_name,
         "stage": lambda name: STAGE_TITLES.get(name, name.replace("_", " ")),
         "words": lambda name: str(name).replace("_", " "),

@@ -51,10 +51,10 @@ class Fault(_Document):
 
 
 class Quality(_Document):
-    """The filter against the truth: of the downloaded pairs, which it kept."""
+    """The filter against the truth: good among the kept, kept among the good that were downloaded."""
 
-    precision: float
-    recall: float
+    precision: float | None
+    recall: float | None
     faults: list[Fault]
 
 

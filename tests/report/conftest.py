@@ -15,8 +15,9 @@ import pytest
 from pipelines.benchmarks import answers as answers_table
 from pipelines.benchmarks import suite
 from pipelines.benchmarks.suite import Asked
+from pipelines.download.rows import checked
 from pipelines.lake import manifest
-from pipelines.lake.identity import file_sha256, pair_uid
+from pipelines.lake.identity import file_sha256
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.manifest import Manifest, TableFile
 from pipelines.report.spec import ReportSpec
@@ -68,8 +69,10 @@ def data_tables(folder: Path, rows: int) -> dict[str, Path]:
     truth = pq.read_table(made / "truth.parquet").to_pylist()
     reasons = [row["fault"] for row in truth if row["fault"] in SERVER_FAULTS]
     reasons += ["duplicate"] * (rows - len(truth))
-    arrived = [row for row in truth if row["fault"] not in SERVER_FAULTS]
-    uids = [pair_uid(row["url"], row["caption"]) for row in arrived]
+    fetched = [row for row in truth if row["fault"] not in SERVER_FAULTS]
+    arrived = [row for row in fetched if "\0" not in row["caption"]]
+    reasons += ["caption_invalid"] * (len(fetched) - len(arrived))
+    uids = [checked(row["url"].encode(), row["caption"].encode()).uid for row in arrived]
     raw, made = new(folder, "raw_pairs")
     captions = [row["caption"] for row in arrived]
     captions[uids.index(min(uids))] = HOSTILE
