@@ -1,0 +1,116 @@
+"""The translator stage: train or take weights, convert, and score what will really translate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from transformers import M2M100ForConditionalGeneration
+
+from models.translator import Translator, convert
+from models.weights import WeightsError, locate
+from pipelines.errors import BadInput
+from pipelines.foundations.translator import training, vocabulary
+from pipelines.foundations.translator.spec import TranslatorParameters, TranslatorSpec
+from pipelines.lake import manifest
+from pipelines.progress import Progress
+from pipelines.stage import Outcome, Work
+
+HUGGING_FACE_FOLDER = "hf"
+"""Below the table's folder: the same weights as transformers reads them."""
+SAMPLES = 10
+_BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": "char", "my": "char"}
+"""sacrebleu's tokenizer per target language; of scripts without spaces, those that need no dictionary."""
+
+
+def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
+    """Write `ct2/`, `sentencepiece.bpe.model`, `vocab.json` and, if trained here, `hf/`."""
+    torch.set_num_threads(spec.threads)
+    parameters = spec.parameters
+    languages = [parameters.pivot_language, *parameters.target_languages]
+    held_out = _sentences(spec, "text/heldout_pairs.parquet", languages)
+    metrics: dict[str, Any]
+    try:
+        if parameters.weights is None:
+            source = work.out / HUGGING_FACE_FOLDER
+            pairs = _sentences(spec, "text/pairs.parquet", languages)
+            network, words, metrics = _train(pairs, parameters, progress)
+            training.save(network, words, source)
+        else:
+            source = locate(parameters.weights, sha256=parameters.sha256)
+            metrics = {"weights": parameters.weights}
+        progress.say(f"converting to CTranslate2, {parameters.quantization}")
+        convert(source, work.out, quantization=parameters.quantization)
+        translator = Translator(work.out, threads=spec.threads)
+        for target in parameters.target_languages:
+            metrics[target] = score(translator, held_out, parameters.pivot_language, target)
+            progress.say(f"{parameters.pivot_language} -> {target}: BLEU {metrics[target]['bleu']}")
+    except WeightsError as error:
+        raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
+    return Outcome(metrics=metrics)
+
+
+def score(translator: Translator, rows: Sequence[dict[str, str]], source: str, target: str) -> dict[str, Any]:
+    """BLEU and chrF of translating the rows, with the signatures that it takes to compare them."""
+    references = [row[target] for row in rows]
+    started = time.monotonic()
+    outputs = [output.text for output in translator.translate([row[source] for row in rows], source, target)]
+    seconds = time.monotonic() - started
+    bleu, chrf = BLEU(tokenize=_BLEU_TOKENIZERS.get(target, "13a")), CHRF()
+    return {
+        "bleu": round(bleu.corpus_score(outputs, [references]).score, 2),
+        "bleu_signature": str(bleu.get_signature()),
+        "chrf": round(chrf.corpus_score(outputs, [references]).score, 2),
+        "chrf_signature": str(chrf.get_signature()),
+        "held_out_sentences": len(rows),
+        "equal_to_reference": round(sum(map(str.__eq__, outputs, references)) / max(1, len(rows)), 4),
+        "sentences_per_second": round(len(rows) / seconds, 1),
+        "samples": [
+            {"source": row[source], "output": output, "reference": row[target]}
+            for row, output in zip(rows[:SAMPLES], outputs, strict=False)
+        ],
+    }
+
+
+def _train(
+    rows: Sequence[dict[str, str]], parameters: TranslatorParameters, progress: Progress
+) -> tuple[M2M100ForConditionalGeneration, vocabulary.Vocabulary, dict[str, Any]]:
+    pivot = parameters.pivot_language
+    directions = [(pivot, target) for target in parameters.target_languages]
+    if parameters.both_directions:
+        directions += [(target, source) for source, target in directions]
+    progress.say(f"making the vocabulary of {len(rows)} sentence pairs")
+    texts = (row[language] for row in rows for language in (pivot, *parameters.target_languages))
+    words = vocabulary.train(texts, parameters.shape.vocabulary)
+    torch.manual_seed(parameters.training.seed)
+    network = training.build(parameters.shape, words)
+    pairs = training.examples(rows, directions, words)
+    metrics = training.train(network, pairs, parameters.training, words, progress)
+    return network, words, {"sentence_pairs": len(rows), "vocabulary": words.size, **metrics}
+
+
+def _sentences(spec: TranslatorSpec, name: str, languages: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a file of parallel sentences, one column per language.
+
+    Raises:
+        BadInput: the world has no such file, or lacks a language.
+    """
+    paths = manifest.files(spec.world, name)
+    if not paths:
+        raise BadInput(f"the world has no {name}", where=spec.world, remedy="run the world's stage again")
+    present = pq.read_schema(paths[0]).names
+    if lacking := [language for language in languages if language not in present]:
+        raise BadInput(
+            f"these sentences are not given in: {', '.join(lacking)}",
+            where=paths[0],
+            remedy="add the language to the world's `languages`, or take it out of `target_languages`",
+        )
+    rows: list[dict[str, str]] = pq.read_table(paths[0], columns=list(languages)).to_pylist()
+    if not rows:
+        raise BadInput("there are no sentences in it", where=paths[0], remedy="make a larger world")
+    return rows

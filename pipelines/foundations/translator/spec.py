@@ -1,0 +1,81 @@
+"""The spec of the translator: where its weights come from, and how a small one is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.crawls import LANGUAGE_PATTERN
+from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
+
+NAME = "foundations/translator"
+CODE_VERSION = "1"
+
+Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
+
+
+class TranslatorShape(BaseModel):
+    """Sizes of the small M2M-100."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(128, ge=8, description="of the embeddings and of every layer")
+    layers: int = Field(2, ge=1, description="of the encoder, and of the decoder")
+    heads: int = Field(4, ge=1)
+    feed_forward: int = Field(256, ge=8)
+    vocabulary: int = Field(256, ge=16, description="sentencepiece pieces, all languages together")
+
+
+class TranslatorTraining(BaseModel):
+    """How the small M2M-100 is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = 0
+    steps: int = Field(300, ge=1, description="add as many for every further direction")
+    batch: int = Field(64, ge=1, description="sentence pairs a step")
+    learning_rate: float = Field(3e-3, gt=0)
+    warmup_steps: int = Field(30, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+
+
+class TranslatorParameters(BaseModel):
+    """The `translator` section of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: str | None = Field(
+        None, description="an M2M-100 in transformers' format: folder or hub id; none: trained here"
+    )
+    sha256: str | None = Field(None, description="pins the content of `weights`")
+    pivot_language: Language = "en"
+    target_languages: list[Language] = Field(["zh"], min_length=1)
+    both_directions: bool = Field(False, description="train from the target languages into the pivot too")
+    quantization: Literal["int8", "int8_float16", "float16", "bfloat16", "float32"] = Field(
+        "int8", description="of the converted weights"
+    )
+    shape: TranslatorShape = TranslatorShape()
+    training: TranslatorTraining = TranslatorTraining()
+
+
+class TranslatorSpec(StageSpec):
+    """Make the translator, and score it on the world's held-out sentences."""
+
+    world: InputTable
+    parameters: TranslatorParameters = TranslatorParameters()
+    threads: Annotated[int, Execution] = Field(
+        1,
+        ge=1,
+        description="CPU threads; more gain little on so small a network, and lose much on a busy machine",
+    )
+
+
+STAGE = Stage(
+    name=NAME,
+    module="pipelines.foundations.translator",
+    spec_type=TranslatorSpec,
+    code_version=CODE_VERSION,
+    run=lazy("pipelines.foundations.translator.make:run"),
+    summary="Make the translator: train a small M2M-100 or take weights, convert to CTranslate2, score by BLEU.",
+)

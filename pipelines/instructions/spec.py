@@ -1,0 +1,70 @@
+"""The spec of an instruction mix: how much of it is in which languages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.crawls import LANGUAGE_PATTERN
+from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
+from pipelines.translate.spec import Decoding, GuardLimits
+
+NAME = "instruction_mix"
+CODE_VERSION = "1"
+
+Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
+
+
+class InstructionParameters(BaseModel):
+    """The `instructions` section of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the samples that are translated; of any share above 0, at least one",
+    )
+    pivot_language: Language = "en"
+    target_languages: list[Language] = Field(
+        ["zh"], min_length=1, description="translated samples take turns in them"
+    )
+    seed: int = Field(0, description="of the choice of samples to translate")
+    source: str = Field(
+        "instructions", min_length=1, description="name of the data, written into every sample"
+    )
+    guard: GuardLimits = GuardLimits()
+    decoding: Decoding = Decoding()
+    samples_per_shard: int = Field(1000, ge=1)
+
+    @model_validator(mode="after")
+    def _targets_differ(self) -> Self:
+        if self.pivot_language in self.target_languages or len(set(self.target_languages)) < len(
+            self.target_languages
+        ):
+            raise ValueError("`target_languages` must differ from each other and from `pivot_language`")
+        return self
+
+
+class InstructionSpec(StageSpec):
+    """Blend a world's instructions with their translations."""
+
+    world: InputTable = Field(description="where the instructions in the pivot language are")
+    translator: InputTable | None = Field(
+        None, description="the table foundations/translator; not needed for share 0"
+    )
+    parameters: InstructionParameters = InstructionParameters()
+    device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
+    threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")
+
+
+STAGE = Stage(
+    name=NAME,
+    module="pipelines.instructions",
+    spec_type=InstructionSpec,
+    code_version=CODE_VERSION,
+    run=lazy("pipelines.instructions.mix:run"),
+    summary="Blend instructions in the pivot language with a set share of their translations.",
+)

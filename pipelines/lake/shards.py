@@ -1,0 +1,207 @@
+"""Training shards: webdataset tars whose bytes depend on the samples alone, and an index for random access.
+
+A sample is two members in a row, `<uid>.<ext>` and `<uid>.json`, so any webdataset reader can stream a
+shard. The index tells where the bytes of both stand, so a training loader parses no tar: it reads any
+sample with two positioned reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import BadInput
+from pipelines.lake import manifest
+
+INDEX_FILE = "index.parquet"
+INDEX = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("image_offset", pa.int64()),
+        ("image_length", pa.int64()),
+        ("json_offset", pa.int64()),
+        ("json_length", pa.int64()),
+        ("languages", pa.list_(pa.string())),
+    ]
+)
+"""`languages`: of the captions or turns, sorted. Offsets and lengths are bytes in the tar named by `shard`."""
+
+_BLOCK = tarfile.BLOCKSIZE
+_END = b"\0" * (2 * _BLOCK)
+_MOST_OPEN = 256
+"""Files that a reader keeps open; a process may have about a thousand."""
+
+
+class ShardWriter:
+    """Writes samples into `<prefix>-00000.tar`, `<prefix>-00001.tar`, ... in the order in which they are added.
+
+    A tar has its name only when it is whole, on disk. Members have no times, no owners and one mode.
+    """
+
+    def __init__(self, out: Path, prefix: str, samples_per_shard: int, *, first: int = 0) -> None:
+        """`first`: number of the first shard, for a worker that writes some of a table's shards."""
+        self._out, self._prefix, self._samples_per_shard = out, prefix, samples_per_shard
+        self._number = first
+        self._stream: BinaryIO | None = None
+        self._at = self._samples = 0
+        self.rows: list[dict[str, Any]] = []
+        """The index: one row of INDEX per sample."""
+
+    @property
+    def name(self) -> str:
+        return f"{self._prefix}-{self._number:05d}.tar"
+
+    def add(
+        self, uid: str, image: bytes, extension: str, document: Mapping[str, Any], languages: Iterable[str]
+    ) -> None:
+        """Add a sample: an image file's bytes, and the document of its texts, which are in `languages`."""
+        stream = self._stream
+        if stream is None:
+            stream = self._stream = self._partial.open("wb")
+            self._at = self._samples = 0
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        image_offset = self._member(stream, f"{uid}.{extension}", image)
+        json_offset = self._member(stream, f"{uid}.json", text)
+        self.rows.append(
+            {
+                "uid": uid,
+                "shard": self.name,
+                "image_offset": image_offset,
+                "image_length": len(image),
+                "json_offset": json_offset,
+                "json_length": len(text),
+                "languages": sorted(set(languages)),
+            }
+        )
+        self._samples += 1
+        if self._samples == self._samples_per_shard:
+            self.close()
+
+    def close(self) -> None:
+        """Finish the shard that is being written, if one is."""
+        if self._stream is None:
+            return
+        self._stream.write(_END)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        self._partial.replace(self._out / self.name)
+        self._stream = None
+        self._number += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        elif self._stream is not None:
+            self._stream.close()
+            self._partial.unlink()
+
+    @property
+    def _partial(self) -> Path:
+        return self._out / f".{self.name}.partial"
+
+    def _member(self, stream: BinaryIO, name: str, content: bytes) -> int:
+        """Write a member; return the offset of its content."""
+        header = tarfile.TarInfo(name)
+        header.size, header.mode = len(content), 0o644
+        head = header.tobuf(tarfile.USTAR_FORMAT)
+        stream.write(head)
+        stream.write(content)
+        padding = -len(content) % _BLOCK
+        stream.write(b"\0" * padding)
+        offset = self._at + len(head)
+        self._at = offset + len(content) + padding
+        return offset
+
+
+def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write index rows in the order given."""
+    pq.write_table(pa.Table.from_pylist(rows, INDEX), path)
+
+
+class ShardReader:
+    """Random access to the samples of a published table of shards, by their place in its index.
+
+    Reads are positioned, so processes that were forked with the reader may share it, and a pickled
+    reader opens its files anew.
+    """
+
+    def __init__(self, table: Path) -> None:
+        """
+        Raises:
+            BadInput: the table does not exist, or is no table of shards.
+        """
+        index = pq.read_table(manifest.file(table, INDEX_FILE), schema=INDEX)
+        self._folder = manifest.folder(table)
+        self.uids: pa.ChunkedArray = index["uid"]
+        self.languages: pa.ChunkedArray = index["languages"]
+        # Numbers as numpy: an Arrow scalar per field would cost more than the read itself.
+        shards = index["shard"].combine_chunks().dictionary_encode()
+        self._names: list[str] = shards.dictionary.to_pylist()
+        self._shard = shards.indices.to_numpy()
+        self._image = [index[name].to_numpy() for name in ("image_offset", "image_length")]
+        self._json = [index[name].to_numpy() for name in ("json_offset", "json_length")]
+        self._open: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._shard)
+
+    def __getitem__(self, place: int) -> tuple[bytes, dict[str, Any]]:
+        """The image file's bytes and the document of the sample at a place in the index."""
+        return self.image(place), self.document(place)
+
+    def image(self, place: int) -> bytes:
+        return self._read(place, *self._image)
+
+    def document(self, place: int) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._read(place, *self._json))
+        return document
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def _read(self, place: int, offsets: Any, lengths: Any) -> bytes:
+        shard, length = int(self._shard[place]), int(lengths[place])
+        if shard not in self._open:
+            if len(self._open) == _MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[shard] = os.open(self._folder / self._names[shard], os.O_RDONLY)
+        content = os.pread(self._open[shard], length, int(offsets[place]))
+        if len(content) != length:
+            raise BadInput(
+                f"this shard ends before the sample at place {place} of the index",
+                where=self._folder / self._names[shard],
+                remedy="run the stage again: it notices the damage and makes the table anew",
+            )
+        return content
+
+
+def image_extension(image: bytes) -> str:
+    """The file name extension that fits the first bytes of an image file; `bin` if none is known."""
+    if image.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if image.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if image.startswith(b"RIFF") and image[8:12] == b"WEBP":
+        return "webp"
+    if image.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    return "bin"
