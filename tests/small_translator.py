@@ -17,11 +17,12 @@ from pipelines.foundations.translator.spec import (
     TranslatorTraining,
 )
 from pipelines.stage import execute
-from pipelines.world.text import held_out_sentences, parallel_sentences
+from pipelines.world.grammar import grammar
+from pipelines.world.text import few_sentences, held_out_sentences, parallel_sentences
 from tests.tables import publish
 
 LANGUAGES = ("en", "zh")
-SHORT_SENTENCES = 68
+SHORT_SENTENCES = len(few_sentences([grammar(language) for language in LANGUAGES]))
 SHAPE = TranslatorShape(width=64, layers=1, heads=2, feed_forward=64, vocabulary=256)
 
 
@@ -57,6 +58,6 @@ def spec(world_table: Path, output: Path, *, steps: int, quantization: str = "fl
 def short_sentence_translator() -> Path:
     """A published translator that has learnt the short sentences by heart, made once per test run."""
     folder = Path(tempfile.mkdtemp(prefix="translator-"))
-    table = world(folder / "world", 68)
+    table = world(folder / "world")
     execute(STAGE, spec(table, folder / "translator", steps=150))
     return folder / "translator"

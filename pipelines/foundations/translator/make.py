@@ -11,6 +11,7 @@ import torch
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from transformers import M2M100ForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
 
 from models.translator import Translator, convert
 from models.weights import WeightsError, locate
@@ -31,6 +32,8 @@ _BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": 
 def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
     """Write `ct2/`, `sentencepiece.bpe.model`, `vocab.json` and, if trained here, `hf/`."""
     torch.set_num_threads(spec.threads)
+    # The stage's own progress is shown instead.
+    disable_progress_bar()
     parameters = spec.parameters
     languages = [parameters.pivot_language, *parameters.target_languages]
     held_out = _sentences(spec, "text/heldout_pairs.parquet", languages)
