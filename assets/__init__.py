@@ -1,1 +1,1 @@
-"""What exists: the tables and models of the factory as Dagster assets; thin, they declare, launch and report."""
+"""What exists: tables and models as Dagster assets; thin, they declare, launch and report."""

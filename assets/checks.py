@@ -84,17 +84,36 @@ def loss_finite() -> Check:
     """Every logged loss is a number, to the last step."""
 
     def judge(table: Path, manifest: Manifest) -> Verdict:
-        logs = [table / file.path for file in manifest.files if Path(file.path).name == "losses.parquet"]
-        if not logs:
-            return Verdict(False, "the stage published no losses.parquet")
-        import pyarrow.parquet as parquet  # the web UI loads this module; only a check needs it
-
-        losses = parquet.read_table(logs[0], columns=["loss"]).column("loss").to_pylist()
+        losses = _losses(table, manifest)
+        if not losses:
+            return Verdict(False, "the stage published no losses")
         wrong = [step for step, loss in enumerate(losses) if loss is None or not math.isfinite(loss)]
-        if wrong or not losses:
+        if wrong:
             return Verdict(
-                False, f"{len(wrong)} of {len(losses)} logged losses are no numbers, first in row {wrong[:1]}"
+                False, f"{len(wrong)} of {len(losses)} logged losses are no numbers, first {wrong[0]}"
             )
-        return Verdict(True, f"{losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} logged steps")
+        return Verdict(True, f"{losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} logged losses")
 
     return Check("loss_finite", "Every logged loss is a finite number.", judge)
+
+
+def _losses(table: Path, manifest: Manifest) -> list[float | None]:
+    """The logged losses: of `losses.parquet` where there is one, else of the metrics."""
+    for file in manifest.files:
+        if Path(file.path).name == "losses.parquet":
+            import pyarrow.parquet as parquet  # the web UI loads this module; only a check needs it
+
+            read: list[float | None] = parquet.read_table(table / file.path)["loss"].to_pylist()
+            return read
+    logged: list[float | None] = manifest.metrics.get("losses", [])
+    return logged
+
+
+def scores_complete() -> Check:
+    """Every model answered every question of every benchmark, in every language and rotation."""
+
+    def judge(_: Path, manifest: Manifest) -> Verdict:
+        complete = manifest.metrics.get("complete") is True
+        return Verdict(complete, "every question was answered" if complete else "some questions lack answers")
+
+    return Check("scores_complete", "Every model answered every question, in every language.", judge)

@@ -69,6 +69,9 @@ def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.M
     for file in manifest.files:
         if file.path.endswith(".png"):
             shown[f"plot: {Path(file.path).stem}"] = _picture(table / file.path)
+    log = table / "_launch" / "log.txt"
+    if log.is_file():
+        shown["log"] = dg.MetadataValue.path(str(log.resolve()))
     for page in sorted(table.glob("*.html")):
         shown[page.name] = dg.MetadataValue.path(str(page.resolve()))
     return shown

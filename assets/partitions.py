@@ -18,7 +18,7 @@ RECORD_NAME = "crawl.yaml"
 
 REGISTER_COMMAND = (
     "dagster job execute -m jobs -j register_crawl -c CONFIG.yaml, where CONFIG.yaml holds "
-    "`ops: {register_crawl: {config: {manifest: PATH}}}`"
+    "`ops: {register: {config: {manifest: PATH}}}`"
 )
 
 
@@ -36,8 +36,8 @@ def record_crawl(manifest: CrawlManifest, workspace: Path) -> Path:
     """Write the manifest of a crawl where its tables will lie; return the file.
 
     Paths within the workspace become relative, so that the workspace can be moved as a whole;
-    others become absolute. Registering the same crawl again replaces the record: tables made from another one are then
-    out of date, and are made anew when they are next asked for.
+    others become absolute. Registering the same crawl again replaces the record: tables made from
+    another one are then out of date, and are made anew when they are next asked for.
     """
     record = crawl_record(workspace, manifest.crawl)
     record.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pipelines.launch.spec import JobSpec, Launcher, Report
 class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The launcher of the mode that is set."""
 
-    mode: Literal["local"] = Field("local", description="`local`: subprocesses of this machine")
+    mode: Literal["local"] = Field(default="local", description="`local`: subprocesses of this machine")
 
     def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> None:
         """Run `job` to its end; see `pipelines.launch.spec.Launcher` for what it raises."""

@@ -7,7 +7,7 @@ other place where work is started.
 # No `from __future__ import annotations`: Dagster reads the annotations of an asset's function.
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import dagster as dg
 from assets import metadata
 from assets.checks import Check
 from assets.console import Console, duration, progress_words
-from assets.partitions import CRAWLS, crawl_of
+from assets.partitions import CRAWLS, PARTITION_TAG, crawl_of
 from assets.resources import Compute
 from pipelines.errors import BadInput, Interrupted, StageFailed
 from pipelines.lake import manifest as manifests
@@ -58,8 +58,6 @@ class StageAsset:
     kinds: frozenset[str] = frozenset()
     by_crawl: bool = False
     """Whether there is one table per crawl."""
-    distributed: bool = False
-    """Whether it runs under torchrun."""
     afterwards: Callable[[Finished], None] | None = None
     """What else is done once the table is there, on every run, also when it was reused."""
 
@@ -67,15 +65,21 @@ class StageAsset:
 def stage_asset(declared: StageAsset) -> dg.AssetsDefinition:
     """The Dagster asset of a declaration."""
 
-    @dg.asset(
-        key=declared.key,
-        deps=list(declared.upstream),
-        partitions_def=CRAWLS if declared.by_crawl else None,
-        group_name=declared.group,
-        description=declared.description,
-        kinds=set(declared.kinds),
-        owners=["team:data" if declared.by_crawl else "team:models"],
-        code_version=declared.stage.code_version,
+    # Not `dg.asset`, which would name the op as the asset: the job of a stage has that name.
+    @dg.multi_asset(
+        name=f"make_{'__'.join(declared.key.path)}",
+        specs=[
+            dg.AssetSpec(
+                declared.key,
+                deps=list(declared.upstream),
+                partitions_def=CRAWLS if declared.by_crawl else None,
+                group_name=declared.group,
+                description=declared.description,
+                kinds=set(declared.kinds),
+                owners=["team:data" if declared.by_crawl else "team:models"],
+                code_version=declared.stage.code_version,
+            )
+        ],
         check_specs=[
             dg.AssetCheckSpec(check.name, asset=declared.key, description=check.description, blocking=True)
             for check in declared.checks
@@ -83,8 +87,8 @@ def stage_asset(declared: StageAsset) -> dg.AssetsDefinition:
     )
     def materialize(
         context: dg.AssetExecutionContext, compute: Compute, console: Console
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows only the bare type
-        return _materialize(declared, context, compute, console)
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        yield _materialize(declared, context, compute, console)
 
     return materialize
 
@@ -138,7 +142,7 @@ def _launch(
     context: dg.AssetExecutionContext, compute: Compute, console: Console,
 ) -> Manifest:  # fmt: skip
     console.say(f"{declared.stage.name}: {why}")
-    partition = context.run.tags.get("dagster/partition") if declared.by_crawl else None
+    partition = context.run.tags.get(PARTITION_TAG) if declared.by_crawl else None
     observed = time.monotonic()
 
     def on_report(report: Report) -> None:
@@ -150,7 +154,7 @@ def _launch(
             context.log_event(_observation(declared.key, partition, report))
 
     name = "-".join([*declared.key.path, *([partition] if partition else [])])
-    compute.run(JobSpec(name, declared.stage.module, spec, distributed=declared.distributed), on_report)
+    compute.run(JobSpec(name, declared.stage.module, spec, distributed=spec.processes > 1), on_report)
     return manifests.read(spec.output)
 
 

@@ -8,12 +8,12 @@ import dagster as dg
 from pydantic import Field
 
 from assets.console import Console, explain_failure
-from assets.partitions import crawl_record, register_crawl
+from assets.partitions import PARTITION_TAG, crawl_record, register_crawl
 from pipelines.errors import BadInput
 
 
 class RegisterCrawl(dg.Config):
-    """`ops: {register_crawl: {config: {manifest: crawls/mine.yaml}}}`"""
+    """`ops: {register: {config: {manifest: crawls/mine.yaml}}}`"""
 
     manifest: str = Field(description="path of the crawl's manifest (YAML), as seen from where the run runs")
 
@@ -21,7 +21,7 @@ class RegisterCrawl(dg.Config):
 def register_crawl_job(workspace: Path) -> dg.JobDefinition:
     """The job `register_crawl` for the crawls of `workspace`."""
 
-    @dg.op(name="register_crawl", description="Check a crawl manifest, record it, and make it a partition.")
+    @dg.op(name="register", description="Check a crawl manifest, record it, and make it a partition.")
     def register(context: dg.OpExecutionContext, config: RegisterCrawl, console: Console) -> None:
         console.begin("register_crawl", 1)
         try:
@@ -38,8 +38,8 @@ def register_crawl_job(workspace: Path) -> dg.JobDefinition:
             }
         )
         console.say(
-            f"registered {manifest.crawl!r} ({len(manifest.files)} URL lists); take it in with\n  dagster job "
-            f"""execute -m jobs -j ingest --tags '{{"dagster/partition":"{manifest.crawl}"}}'"""
+            f"registered {manifest.crawl!r} ({len(manifest.files)} URL lists); take it in with\n"
+            f"""  dagster job execute -m jobs -j ingest --tags '{{"{PARTITION_TAG}":"{manifest.crawl}"}}'"""
         )
         console.end()
 

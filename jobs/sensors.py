@@ -93,7 +93,7 @@ def _digest(path: Path) -> str:
         raise BadInput(
             f"this is no crawl manifest: it has {size:,} bytes",
             where=path,
-            remedy=f"a manifest names URL lists and has less than {MANIFEST_BYTES:,} bytes; move other files away",
+            remedy=f"a manifest has less than {MANIFEST_BYTES:,} bytes; move other files away",
         )
     return file_sha256(path)
 

@@ -1,0 +1,171 @@
+"""The world, and the assets of a crawl, one partition each: from its URL list to training shards."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import dagster as dg
+
+from assets import checks
+from assets.layout import Layout
+from assets.partitions import REGISTER_COMMAND, crawl_record, register_crawl
+from assets.stage_asset import Finished, StageAsset
+from pipelines.download import spec as download
+from pipelines.errors import BadInput
+from pipelines.filter import spec as filtering
+from pipelines.lake import manifest as manifests
+from pipelines.recipe import Recipe
+from pipelines.score import spec as score
+from pipelines.shard import spec as shard
+from pipelines.stage import StageSpec
+from pipelines.translate import spec as translate
+from pipelines.world import spec as world
+
+WORLD_KEY = dg.AssetKey("world")
+WORLD_MANIFEST = "crawl.yaml"
+"""The manifest of the world's first crawl, in the world's table."""
+
+
+def world_asset(recipe: Recipe, layout: Layout) -> list[StageAsset]:
+    """The world, whose first crawl it registers; none for a recipe that has no world."""
+    if recipe.world is None:
+        return []
+    parameters = recipe.world
+
+    def register(done: Finished) -> None:
+        manifest = manifests.folder(done.table) / WORLD_MANIFEST
+        register_crawl(manifest, layout.workspace, done.context.instance)
+
+    return [
+        StageAsset(
+            key=WORLD_KEY,
+            stage=world.STAGE,
+            spec=lambda _: world.WorldSpec(output=layout.table("world"), parameters=parameters),
+            group="world",
+            description=(
+                "A small procedural world that stands in for the web: pages with the web's faults, a crawl "
+                "of them with its truth kept apart, texts in every language, and benchmarks on held-out "
+                "scenes. Registers its crawl as a partition."
+            ),
+            kinds=frozenset({"python", "parquet"}),
+            checks=[checks.checksums(), checks.non_empty()],
+            afterwards=register,
+        )
+    ]
+
+
+def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
+    """The five tables of a crawl, each from those before it."""
+    at = layout.crawl_table
+    raw_pairs, clip_scores, filtered_pairs, translations, training_shards = (
+        stage.NAME for stage in (download, score, filtering, translate, shard)
+    )
+
+    def download_spec(crawl: str) -> StageSpec:
+        record = crawl_record(layout.workspace, crawl)
+        if not record.is_file():
+            raise BadInput(
+                f"the manifest of the crawl {crawl!r} was not recorded",
+                where=record,
+                remedy=f"register it: {REGISTER_COMMAND}; a crawl of the world: run the job `world`",
+            )
+        return download.spec_for(record, recipe.download, at(crawl, raw_pairs))
+
+    def score_spec(crawl: str) -> StageSpec:
+        return score.ScoreSpec(
+            output=at(crawl, clip_scores),
+            raw_pairs=at(crawl, raw_pairs),
+            clip=layout.table("foundations", "clip"),
+            parameters=recipe.score,
+        )
+
+    def filter_spec(crawl: str) -> StageSpec:
+        return filtering.FilterSpec(
+            output=at(crawl, filtered_pairs),
+            raw_pairs=at(crawl, raw_pairs),
+            clip_scores=at(crawl, clip_scores),
+            parameters=recipe.filter,
+        )
+
+    def translate_spec(crawl: str) -> StageSpec:
+        translation = recipe.translation
+        return translate.TranslateSpec(
+            output=at(crawl, translations),
+            raw_pairs=at(crawl, raw_pairs),
+            filtered_pairs=at(crawl, filtered_pairs),
+            translator=layout.table("foundations", "translator"),
+            parameters=translate.TranslateParameters(
+                target_languages=recipe.target_languages,
+                guard=translation.guard,
+                decoding=translation.decoding,
+                captions_per_chunk=translation.captions_per_chunk,
+            ),
+        )
+
+    def shard_spec(crawl: str) -> StageSpec:
+        return shard.ShardSpec(
+            output=at(crawl, training_shards),
+            raw_pairs=at(crawl, raw_pairs),
+            filtered_pairs=at(crawl, filtered_pairs),
+            translations=at(crawl, translations),
+            source=crawl,
+            parameters=recipe.shards,
+        )
+
+    world_key = [WORLD_KEY] if recipe.world is not None else []
+    every_table = [checks.checksums(), checks.ledger_balanced(), checks.non_empty()]
+    declared = partial(StageAsset, group="crawls", by_crawl=True)
+    return [
+        declared(
+            key=dg.AssetKey(raw_pairs),
+            stage=download.STAGE,
+            spec=download_spec,
+            upstream=world_key,
+            checks=every_table,
+            kinds=frozenset({"python", "parquet"}),
+            description="Images and captions of the URL list, downloaded by img2dataset behind a guard.",
+        ),
+        declared(
+            key=dg.AssetKey(clip_scores),
+            stage=score.STAGE,
+            spec=score_spec,
+            upstream=[dg.AssetKey(raw_pairs), layout.key("foundations", "clip")],
+            checks=every_table,
+            kinds=frozenset({"pytorch", "parquet"}),
+            description="How well each image fits its caption: the cosine of their Chinese-CLIP embeddings.",
+        ),
+        declared(
+            key=dg.AssetKey(filtered_pairs),
+            stage=filtering.STAGE,
+            spec=filter_spec,
+            upstream=[dg.AssetKey(raw_pairs), dg.AssetKey(clip_scores)],
+            checks=[*every_table, checks.keep_rate(*recipe.limits.keep_rate)],
+            kinds=frozenset({"python", "parquet"}),
+            description=(
+                f"The pairs that score above {recipe.filter.threshold:g}. A query over the scores: another "
+                "threshold costs seconds."
+            ),
+        ),
+        declared(
+            key=dg.AssetKey(translations),
+            stage=translate.STAGE,
+            spec=translate_spec,
+            upstream=[
+                dg.AssetKey(raw_pairs),
+                dg.AssetKey(filtered_pairs),
+                layout.key("foundations", "translator"),
+            ],
+            checks=every_table,
+            kinds=frozenset({"python", "parquet"}),
+            description=f"The kept captions in {', '.join(recipe.target_languages)}; bad output is dropped.",
+        ),
+        declared(
+            key=dg.AssetKey(training_shards),
+            stage=shard.STAGE,
+            spec=shard_spec,
+            upstream=[dg.AssetKey(name) for name in (raw_pairs, filtered_pairs, translations)],
+            checks=every_table,
+            kinds=frozenset({"python", "webdataset"}),
+            description="Kept images with all their captions as reproducible webdataset tars with an index.",
+        ),
+    ]

@@ -1,0 +1,100 @@
+"""The graph of a recipe: every asset, and which of them its main job and its sweep are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from assets.benchmarks import Place, answers_asset, score_assets
+from assets.crawls import crawl_assets, world_asset
+from assets.foundations import foundation_assets
+from assets.layout import Layout
+from assets.stage_asset import StageAsset
+from assets.training import PRETRAINED, Variant, pretrained_asset, tuning_assets
+from pipelines.recipe import Recipe
+from pipelines.report.spec import ReportParameters
+
+SWEEP = "language_share"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The assets of a recipe."""
+
+    recipe: Recipe
+    layout: Layout
+    assets: tuple[StageAsset, ...]
+    report: dg.AssetKey
+    """The last asset of the main chain."""
+    sweep_report: dg.AssetKey
+    """The last asset of the sweep over the share of translated instructions."""
+
+    def of_stage(self, name: str) -> list[StageAsset]:
+        """The assets that this stage makes, the sweep's included."""
+        return [asset for asset in self.assets if asset.stage.name == name]
+
+
+def graph(recipe: Recipe) -> Graph:
+    """Declare the assets of a recipe."""
+    layout = Layout(recipe.workspace, recipe.name)
+    variants = [Variant(name, share) for name, share in recipe.tuning.variants.items()]
+    sweep = sweep_variants(recipe, variants)
+    added = [variant for variant in sweep if variant.folder]
+
+    assets = [
+        *world_asset(recipe, layout),
+        *crawl_assets(recipe, layout),
+        *foundation_assets(recipe, layout),
+        pretrained_asset(recipe, layout),
+        answers_asset(recipe, layout, (PRETRAINED,), ("answers", PRETRAINED), "benchmark"),
+    ]
+    for variant in [*variants, *added]:
+        group = SWEEP if variant.folder else "training"
+        assets += tuning_assets(recipe, layout, variant, group)
+        answered = SWEEP if variant.folder else "benchmark"
+        model, place = variant.place("finetuned"), variant.place("answers")
+        assets.append(answers_asset(recipe, layout, model, place, answered))
+
+    pretrained: Place = (PRETRAINED,)
+    assets += score_assets(
+        recipe,
+        layout,
+        models={PRETRAINED: pretrained, **_places(variants, "finetuned")},
+        mixes=_places(variants, "instruction_mix"),
+        answers={PRETRAINED: ("answers", PRETRAINED), **_places(variants, "answers")},
+        parameters=ReportParameters(pivot_language=recipe.pivot_language),
+    )
+    assets += score_assets(
+        recipe,
+        layout,
+        models=_places(sweep, "finetuned"),
+        mixes=_places(sweep, "instruction_mix"),
+        answers=_places(sweep, "answers"),
+        folder=(SWEEP,),
+        parameters=ReportParameters(
+            title="How much of a language does tuning need to answer in it?",
+            pivot_language=recipe.pivot_language,
+            shares={variant.name: variant.share for variant in sweep},
+        ),
+        group=SWEEP,
+    )
+    return Graph(recipe, layout, tuple(assets), layout.key("report"), layout.key(SWEEP, "report"))
+
+
+def sweep_variants(recipe: Recipe, variants: list[Variant]) -> list[Variant]:
+    """One variant per share of the sweep; a share that the main chain tunes with is not tuned twice."""
+    known = {variant.share: variant for variant in variants}
+    return [
+        known.get(share) or Variant(share_name(share), share, folder=(SWEEP,))
+        for share in sorted(set(recipe.language_share.shares))
+    ]
+
+
+def share_name(share: float) -> str:
+    """A share in percent as a name: 0.001 is `share_0_1`."""
+    return f"share_{share * 100:g}".replace(".", "_")
+
+
+def _places(variants: list[Variant], stage: str) -> dict[str, Place]:
+    return {variant.name: variant.place(stage) for variant in variants}

@@ -1,0 +1,36 @@
+"""Where a recipe's tables lie and what their assets are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from assets.partitions import crawl_folder
+from pipelines.lake import manifest as manifests
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The workspace of a recipe. What is made per crawl has no prefix: recipes share it."""
+
+    workspace: Path
+    recipe: str
+
+    def key(self, *names: str) -> dg.AssetKey:
+        """The key of an asset of this recipe."""
+        return dg.AssetKey([self.recipe, *names])
+
+    def table(self, *names: str) -> Path:
+        """The table of an asset that is not partitioned."""
+        return self.workspace.joinpath(*names)
+
+    def crawl_table(self, crawl: str, name: str) -> Path:
+        """The table of one partition."""
+        return crawl_folder(self.workspace, crawl) / name
+
+    def crawls_with(self, name: str) -> dict[str, Path]:
+        """The crawls for which this table exists, sorted by name: what training is made from."""
+        tables = sorted((self.workspace / "crawls").glob(f"*/{name}"))
+        return {table.parent.name: table for table in tables if manifests.exists(table)}

@@ -1,0 +1,128 @@
+"""Training: the visual module on captions in one language, then the whole on a blend of instructions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from assets import checks
+from assets.crawls import WORLD_KEY
+from assets.layout import Layout
+from assets.stage_asset import StageAsset
+from pipelines.errors import BadInput
+from pipelines.instructions import spec as instructions
+from pipelines.recipe import Recipe
+from pipelines.shard.spec import NAME as TRAINING_SHARDS
+from pipelines.stage import StageSpec
+from pipelines.training import spec as training
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of tuning: a share of translated instructions."""
+
+    name: str
+    share: float
+    folder: tuple[str, ...] = ()
+    """Where its tables lie, and what comes before its name in its keys: () or a sweep's name."""
+
+    def place(self, stage: str) -> tuple[str, ...]:
+        return (*self.folder, stage, self.name)
+
+
+def pretrained_asset(recipe: Recipe, layout: Layout) -> StageAsset:
+    """The multimodal pretraining on every crawl that has training shards."""
+
+    def spec(_: str) -> StageSpec:
+        shards = layout.crawls_with(TRAINING_SHARDS)
+        if not shards:
+            raise BadInput(
+                "no crawl has training shards yet",
+                where=layout.workspace / "crawls",
+                remedy=f"run the job {recipe.name!r}, or `ingest` for a crawl of your own",
+            )
+        return training.PretrainSpec(
+            output=layout.table(PRETRAINED),
+            language_model=layout.table("foundations", "language_model"),
+            vision=layout.table("foundations", "vision"),
+            shards=shards,
+            pivot_language=recipe.pivot_language,
+            prompts=recipe.pretraining.prompts,
+            optimisation=recipe.pretraining.optimisation,
+            processes=recipe.processes,
+        )
+
+    return StageAsset(
+        key=layout.key(PRETRAINED),
+        stage=training.PRETRAIN,
+        spec=spec,
+        group="training",
+        upstream=[
+            dg.AssetKey(TRAINING_SHARDS),
+            layout.key("foundations", "language_model"),
+            layout.key("foundations", "vision"),
+        ],
+        checks=[checks.checksums(), checks.loss_finite()],
+        kinds=frozenset({"pytorch", "deepspeed"}),
+        description=(
+            f"Multimodal pretraining on captions in {recipe.pivot_language} only; the language model is frozen. "
+            "Reads the training shards of every crawl, and keeps the version of each in its manifest."
+        ),
+    )
+
+
+def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) -> list[StageAsset]:
+    """The instruction mix of a variant, and the model that is tuned on it."""
+    translator = layout.table("foundations", "translator")
+
+    def mix_spec(_: str) -> StageSpec:
+        return instructions.InstructionSpec(
+            output=layout.table(*variant.place("instruction_mix")),
+            world=layout.table("world"),
+            translator=translator if variant.share > 0 else None,
+            parameters=instructions.InstructionParameters(
+                target_share=variant.share,
+                pivot_language=recipe.pivot_language,
+                target_languages=recipe.target_languages,
+                guard=recipe.translation.guard,
+                decoding=recipe.translation.decoding,
+                samples_per_shard=recipe.tuning.samples_per_shard,
+            ),
+        )
+
+    def tuning_spec(_: str) -> StageSpec:
+        return training.FinetuneSpec(
+            output=layout.table(*variant.place("finetuned")),
+            pretrained=layout.table(PRETRAINED),
+            instructions=layout.table(*variant.place("instruction_mix")),
+            optimisation=recipe.tuning.optimisation,
+            processes=recipe.processes,
+        )
+
+    targets = ", ".join(recipe.target_languages)
+    from_translator = [layout.key("foundations", "translator")] if variant.share > 0 else []
+    return [
+        StageAsset(
+            key=layout.key(*variant.place("instruction_mix")),
+            stage=instructions.STAGE,
+            spec=mix_spec,
+            group=group,
+            upstream=[*([WORLD_KEY] if recipe.world is not None else []), *from_translator],
+            checks=[checks.checksums(), checks.ledger_balanced(), checks.non_empty()],
+            kinds=frozenset({"python", "webdataset"}),
+            description=f"Instructions, {variant.share:.1%} of them translated into {targets}.",
+        ),
+        StageAsset(
+            key=layout.key(*variant.place("finetuned")),
+            stage=training.FINETUNE,
+            spec=tuning_spec,
+            group=group,
+            upstream=[layout.key(PRETRAINED), layout.key(*variant.place("instruction_mix"))],
+            checks=[checks.checksums(), checks.loss_finite()],
+            kinds=frozenset({"pytorch", "deepspeed"}),
+            description=f"The model tuned on instructions of which {variant.share:.1%} are in {targets}.",
+        ),
+    ]

@@ -1,0 +1,118 @@
+"""The Dagster definitions of one recipe: its assets, jobs, sensor and schedule."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from assets.console import Console, explain_failure
+from assets.graph import SWEEP, Graph, graph
+from assets.partitions import PARTITION_TAG
+from assets.resources import Compute
+from assets.stage_asset import stage_asset
+from jobs.register_crawl import register_crawl_job
+from jobs.schedules import refilter_schedule
+from jobs.sensors import new_crawls_sensor
+from pipelines.recipe import Recipe, read_recipe
+
+RECIPE_VARIABLE = "RECIPE"
+"""Names the recipe file that the code location is made from."""
+DEFAULT_RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
+
+
+def active_recipe() -> Recipe:
+    """The recipe that the environment names, or the quickstart's.
+
+    Raises:
+        BadInput: the recipe is missing or malformed.
+    """
+    return read_recipe(Path(os.environ.get(RECIPE_VARIABLE) or DEFAULT_RECIPE))
+
+
+def definitions(recipe: Recipe) -> dg.Definitions:
+    """Everything that Dagster shows and runs for `recipe`."""
+    made = graph(recipe)
+    ingest, refilter = crawl_jobs(made)
+    own_crawls = () if recipe.world is None else (recipe.world.crawl,)
+    (scores,), (filtered,) = made.of_stage("clip_scores"), made.of_stage("filtered_pairs")
+    return dg.Definitions(
+        assets=[stage_asset(declared) for declared in made.assets],
+        jobs=[
+            *chain_jobs(made),
+            ingest,
+            refilter,
+            *stage_jobs(made),
+            register_crawl_job(made.layout.workspace),
+        ],
+        sensors=[new_crawls_sensor(ingest, made.layout.workspace, recipe.crawls_folder, own_crawls)],
+        schedules=[refilter_schedule(refilter, scores, filtered)],
+        resources={"compute": Compute(), "console": Console()},
+        executor=dg.in_process_executor,
+    )
+
+
+def chain_jobs(made: Graph) -> list[dg.UnresolvedAssetJobDefinition]:
+    """The main job and the sweep: everything that their reports are made of.
+
+    Where the recipe has a world, they make its crawl too. The partition's name stands in the
+    jobs' tags, so that neither command line nor web UI has to give it; the asset `world`, the
+    first to run, registers it.
+    """
+    recipe = made.recipe
+    tags = {} if recipe.world is None else {PARTITION_TAG: recipe.world.crawl}
+    crawls = [asset.key for asset in made.assets if asset.by_crawl]
+
+    def selection(report: dg.AssetKey) -> dg.AssetSelection:
+        chain = dg.AssetSelection.assets(report).upstream()
+        return chain if recipe.world is not None else chain - dg.AssetSelection.assets(*crawls)
+
+    return [
+        _job(recipe.name, recipe.description or "The whole chain.", selection(made.report), tags),
+        _job(
+            SWEEP,
+            "How much of the target languages tuning needs: one tuning per share, from one pretrained model.",
+            selection(made.sweep_report),
+            tags,
+        ),
+    ]
+
+
+def crawl_jobs(made: Graph) -> tuple[dg.UnresolvedAssetJobDefinition, dg.UnresolvedAssetJobDefinition]:
+    """`ingest` and `refilter`, for the crawl in the run's partition tag."""
+    crawls = {asset.stage.name: asset.key for asset in made.assets if asset.by_crawl}
+    raw_pairs = crawls.pop("raw_pairs")
+    return (
+        _job(
+            "ingest",
+            "From a registered crawl's URL list to its training shards.",
+            dg.AssetSelection.assets(raw_pairs, *crawls.values()),
+        ),
+        _job(
+            "refilter",
+            "Filters a crawl again, and makes what follows from it. Scores are only made again if the model changed.",
+            dg.AssetSelection.assets(*crawls.values()),
+        ),
+    )
+
+
+def stage_jobs(made: Graph) -> list[dg.UnresolvedAssetJobDefinition]:
+    """One job per stage of the main chain: all of its assets (tuning: every variant)."""
+    keys: dict[str, list[dg.AssetKey]] = {}
+    for asset in made.assets:
+        if SWEEP not in asset.key.path:
+            keys.setdefault(asset.stage.name.rpartition("/")[2], []).append(asset.key)
+    return [
+        _job(name, f"The stage {name} alone.", dg.AssetSelection.assets(*of_stage))
+        for name, of_stage in keys.items()
+    ]
+
+
+def _job(
+    name: str, description: str, selection: dg.AssetSelection, tags: dict[str, str] | None = None
+) -> dg.UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        name, selection, description=description, tags=tags, hooks={explain_failure},
+        executor_def=dg.in_process_executor,
+    )  # fmt: skip
