@@ -27,6 +27,7 @@ class SmallConfig:
     heads: int = 4
     mlp_width: int = 512
     positions: int = 512
+    initial_deviation: float = 0.07
 
 
 def make_language_model(config: SmallConfig, *, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
@@ -42,6 +43,7 @@ def make_language_model(config: SmallConfig, *, vocabulary: int, seed: int) -> Q
             num_key_value_heads=config.heads,
             max_position_embeddings=config.positions,
             tie_word_embeddings=True,
+            initializer_range=config.initial_deviation,
             attn_implementation=attention_implementation(),
         )
     )

@@ -10,10 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.chat import prompt
+from models.language_model import SmallConfig, make_language_model, save_language_model
+from models.vision import VisionConfig
+from models.vision_language import make_visual_module, save_visual_module
+from models.word_tokenizer import make_word_tokenizer
 from pipelines.download.writer import PAIRS
 from pipelines.lake import manifest
 from pipelines.lake.identity import document_sha256, file_sha256, pair_uid
-from pipelines.lake.shards import ShardWriter
+from pipelines.lake.shards import ShardWriter, write_index
+from pipelines.world.documents import documents
 from pipelines.world.grammar import grammar
 from pipelines.world.render import jpeg
 from pipelines.world.scenes import draw_scenes
@@ -98,3 +104,40 @@ def world_rows(count: int, *, seed: int = 0, language: str = "en") -> list[dict[
             }
         )  # fmt: skip
     return rows
+
+
+def training_shards(table: Path, count: int, *, languages: Sequence[str] = ("en", "zh")) -> Path:
+    """A table of training shards: `count` scenes with a caption in each language."""
+
+    def write(folder: Path) -> None:
+        with ShardWriter(folder, "shard", count) as writer:
+            for index, scene in enumerate(draw_scenes(count, seed=3)):
+                captions = {language: grammar(language).caption(scene, 0) for language in languages}
+                uid = pair_uid(f"http://127.0.0.1/{index}.jpg", captions["en"])
+                writer.add(
+                    uid, jpeg(scene), "jpg", {"uid": uid, "source": "test", "captions": captions}, list(languages)
+                )
+        write_index(folder / "index.parquet", writer.rows)
+
+    return publish(table, write)
+
+
+def training_inputs(folder: Path) -> dict[str, Path]:
+    """A random language model, a random visual module, and shards: all that pretraining reads, tiny."""
+    texts = [
+        prompt(turn["question"], context=document["context"]) + turn["answer"]
+        for document in documents(200, seed=0, languages=["en", "zh"])
+        for turn in document["turns"]
+    ]
+    tokenizer = make_word_tokenizer(texts, 512)
+    config = SmallConfig(width=32, layers=2, heads=2, mlp_width=64, positions=256)
+    language_model = make_language_model(config, vocabulary=tokenizer.get_vocab_size(), seed=0)
+    vision = VisionConfig(image_size=32, patch_size=8, queries=4, width=32, layers=1, heads=2)
+    visual = make_visual_module(vision, 32, seed=0)
+    return {
+        "language_model": publish(
+            folder / "language_model", lambda out: save_language_model(language_model, tokenizer, out)
+        ),
+        "vision": publish(folder / "vision", lambda out: save_visual_module(visual, out)),
+        "shards": training_shards(folder / "shards", 40),
+    }

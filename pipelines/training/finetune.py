@@ -27,6 +27,10 @@ class InstructionSamples:
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def lengths(self) -> None:
+        return None
+
     def sample(self, index: int, epoch: int) -> Sample:
         pixels, document = self._images.read(index)
         turns = [(turn["question"], turn["answer"]) for turn in document["turns"]]

@@ -62,7 +62,7 @@ def train(
     """
     rank, ranks = join_group()
     engine = Engine(model, optimisation)
-    plan = DataPlan(len(samples), optimisation.batch_size, optimisation.seed)
+    plan = DataPlan(len(samples), optimisation.batch_size, optimisation.seed, samples.lengths)
     checkpoints = work.folder / "checkpoints"
     first = _resume(engine, checkpoints, progress)
     log = _Losses(work.folder / "losses.jsonl", first) if rank == 0 else None

@@ -60,6 +60,10 @@ class CaptionSamples:
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def lengths(self) -> None:
+        return None
+
     def sample(self, index: int, epoch: int) -> Sample:
         pixels, document = self._images.read(index)
         draw = random.Random(f"{self._spec.optimisation.seed} {epoch} {index}")

@@ -27,6 +27,11 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def lengths(self) -> tuple[int, ...] | None:
+        """Tokens of each sample where they differ enough to batch like with like; else none."""
+        ...
+
     def sample(self, index: int, epoch: int) -> Sample: ...
 
 

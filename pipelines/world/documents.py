@@ -15,7 +15,7 @@ from pipelines.world.grammar import LETTERS, TOPICS, VALUES, Grammar, Topic, ask
 from pipelines.world.scenes import Scene, draw_scene
 
 OPTIONS = 4
-KIND_WEIGHTS = {"describe": 2, "open": 4, "choice": 4}
+KIND_WEIGHTS = {"describe": 5, "open": 4, "choice": 3}
 
 
 class Turn(TypedDict):

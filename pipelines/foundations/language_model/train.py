@@ -48,15 +48,23 @@ class DocumentSamples:
     """The world's documents: a description where an image would stand, and a conversation about it."""
 
     def __init__(self, documents: list[dict[str, Any]], tokenizer: Tokenizer) -> None:
-        self._documents, self._tokenizer = documents, tokenizer
+        self._encoded = [
+            encode_conversation(
+                tokenizer, [(turn["question"], turn["answer"]) for turn in document["turns"]],
+                context=document["context"],
+            )
+            for document in documents
+        ]  # fmt: skip
 
     def __len__(self) -> int:
-        return len(self._documents)
+        return len(self._encoded)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(len(text.ids) for text in self._encoded)
 
     def sample(self, index: int, epoch: int) -> Sample:
-        document = self._documents[index]
-        turns = [(turn["question"], turn["answer"]) for turn in document["turns"]]
-        return Sample(encode_conversation(self._tokenizer, turns, context=document["context"]))
+        return Sample(self._encoded[index])
 
 
 def run(spec: LanguageModelSpec, work: Work, progress: Progress) -> Outcome:

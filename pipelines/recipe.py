@@ -1,0 +1,122 @@
+"""A recipe: the one YAML file that a person edits, checked whole before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.answer.spec import AnswerParameters
+from pipelines.crawls import LANGUAGE_PATTERN
+from pipelines.download.spec import DownloadParameters
+from pipelines.filter.spec import FilterParameters
+from pipelines.foundations.clip.spec import ClipParameters
+from pipelines.foundations.language_model.spec import SmallLanguageModel
+from pipelines.foundations.translator.spec import TranslatorParameters
+from pipelines.foundations.vision.spec import SmallVisionEncoder
+from pipelines.score.spec import ScoreParameters
+from pipelines.shard.spec import ShardParameters
+from pipelines.stage import load_document, validated
+from pipelines.training.spec import Optimisation
+from pipelines.translate.spec import Decoding, GuardLimits
+from pipelines.world.spec import WorldParameters
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, so that a misspelt one is not silently a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Translation(Section):
+    """Machine translation of captions and instructions, and the guard that its outputs must pass."""
+
+    translator: TranslatorParameters = TranslatorParameters()
+    guard: GuardLimits = GuardLimits()
+    decoding: Decoding = Decoding()
+    captions_per_chunk: int = Field(2000, ge=1)
+
+
+class LanguageModel(Section):
+    """The bilingual language model: made here, trained on text only."""
+
+    shape: SmallLanguageModel = SmallLanguageModel()
+    optimisation: Optimisation
+
+
+class Pretraining(Section):
+    """Multimodal pretraining on captions in the pivot language; the language model is frozen."""
+
+    prompts: list[str] = Field(min_length=1, description="requests that a caption answers")
+    optimisation: Optimisation
+
+
+class Tuning(Section):
+    """Bilingual instruction tuning, once per variant."""
+
+    variants: dict[str, float] = Field(
+        min_length=1, description="name -> share of the instructions that is in the target languages"
+    )
+    optimisation: Optimisation
+    samples_per_shard: int = Field(1000, ge=1)
+
+
+class LanguageShare(Section):
+    """The sweep of the MpM paper's Fig. 5: how much of the target language does tuning need?"""
+
+    shares: list[float] = [0.0, 0.001, 0.01, 0.1, 0.25, 0.5]
+
+
+class Limits(Section):
+    """What blocks a run: a crawl that keeps more or less than this is looked at by a person first."""
+
+    keep_rate: tuple[float, float] = Field((0.01, 0.999), description="least and most share that the filter keeps")
+
+
+class Recipe(Section):
+    """From a crawl to a scored model."""
+
+    name: str = Field(pattern=NAME_PATTERN, description="also the name of the main job")
+    description: str = ""
+    workspace: Path = Field(description="folder of all tables of this recipe")
+    crawls_folder: Path = Field(Path("crawls"), description="where new crawl manifests are looked for")
+    pivot_language: str = Field("en", pattern=LANGUAGE_PATTERN)
+    target_languages: list[str] = Field(["zh"], min_length=1)
+    processes: int = Field(2, ge=1, description="ranks of a training")
+    world: WorldParameters | None = Field(None, description="the procedural world, where it stands in for the web")
+    download: DownloadParameters = DownloadParameters()
+    clip: ClipParameters = ClipParameters()
+    score: ScoreParameters = ScoreParameters()
+    filter: FilterParameters = FilterParameters()
+    limits: Limits = Limits()
+    translation: Translation = Translation()
+    shards: ShardParameters = ShardParameters()
+    language_model: LanguageModel
+    vision: SmallVisionEncoder = SmallVisionEncoder()
+    pretraining: Pretraining
+    tuning: Tuning
+    language_share: LanguageShare = LanguageShare()
+    benchmarks: AnswerParameters = AnswerParameters()
+
+    @property
+    def languages(self) -> list[str]:
+        return [self.pivot_language, *self.target_languages]
+
+    @model_validator(mode="after")
+    def _languages_agree(self) -> Recipe:
+        if self.pivot_language in self.target_languages:
+            raise ValueError(f"the pivot language {self.pivot_language!r} cannot be a target language too")
+        if self.world is not None and (missing := set(self.languages) - set(self.world.languages)):
+            raise ValueError(f"world.languages lacks {', '.join(sorted(missing))}")
+        return self
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file.
+
+    Raises:
+        BadInput: the file is missing or malformed; the message names each wrong or unknown key.
+    """
+    return validated(Recipe, load_document(path), where=path)
