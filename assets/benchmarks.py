@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +24,8 @@ from pipelines.shard.spec import NAME as TRAINING_SHARDS
 from pipelines.stage import StageSpec
 from pipelines.translate.spec import NAME as TRANSLATIONS
 
+CRAWL_TABLES = (RAW_PAIRS, CLIP_SCORES, FILTERED_PAIRS, TRANSLATIONS, TRAINING_SHARDS)
+"""What the report tells of each crawl; also the names of the report's inputs."""
 Place = tuple[str, ...]
 """Where a table lies below the workspace; also its asset's key, below the recipe's name."""
 
@@ -78,11 +79,7 @@ def score_assets(
             truth[recipe.world.crawl] = manifests.file(world, "truth.parquet")
         return report.ReportSpec(
             output=layout.table(*folder, report.NAME),
-            raw_pairs=layout.crawls_with(RAW_PAIRS),
-            clip_scores=layout.crawls_with(CLIP_SCORES),
-            filtered_pairs=layout.crawls_with(FILTERED_PAIRS),
-            translations=layout.crawls_with(TRANSLATIONS),
-            training_shards=layout.crawls_with(TRAINING_SHARDS),
+            **{name: layout.crawls_with(name) for name in CRAWL_TABLES},
             truth=truth,
             foundations={name: layout.table("foundations", name) for name in FOUNDATIONS},
             instruction_mixes=_tables(layout, mixes),
@@ -116,7 +113,7 @@ def score_assets(
             upstream=[
                 scores_key,
                 *(layout.key(*place) for place in [*mixes.values(), *models.values()]),
-                *(dg.AssetKey(name) for name in (RAW_PAIRS, CLIP_SCORES, FILTERED_PAIRS, TRANSLATIONS)),
+                *(dg.AssetKey(name) for name in CRAWL_TABLES),
             ],
             checks=[checks.checksums()],
             kinds=frozenset({"python", "html"}),
@@ -135,5 +132,5 @@ def show_results(done: Finished) -> None:
     from pipelines.report.terminal import read_results, terminal_table  # loads what the web UI need not
 
     results = done.table / report.RESULTS
-    print(f"\n{terminal_table(read_results(results))}\n")
-    print(f"report   {done.table / report.PAGE}\nresults  {results}", file=sys.stdout, flush=True)
+    shown = terminal_table(read_results(results))
+    done.console.results(f"{shown}\n\nreport   {done.table / report.PAGE}\nresults  {results}")

@@ -103,7 +103,9 @@ def _losses(table: Path, manifest: Manifest) -> list[float | None]:
         if Path(file.path).name == "losses.parquet":
             import pyarrow.parquet as parquet  # the web UI loads this module; only a check needs it
 
-            read: list[float | None] = parquet.read_table(table / file.path)["loss"].to_pylist()
+            # Not `read_table`, which imports pandas.
+            with parquet.ParquetFile(table / file.path) as log:
+                read: list[float | None] = log.read(columns=["loss"])["loss"].to_pylist()
             return read
     logged: list[float | None] = manifest.metrics.get("losses", [])
     return logged

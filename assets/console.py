@@ -25,7 +25,7 @@ REDRAW_SECONDS = 0.25
 ERASE_LINE = "\r\x1b[K"
 
 
-class Console(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Console(dg.ConfigurableResource):
     """The terminal of one run."""
 
     _terminal: TextIO | None = PrivateAttr(default=None)
@@ -71,6 +71,10 @@ class Console(dg.ConfigurableResource):  # type: ignore[type-arg]
     def say(self, words: str) -> None:
         """A line that stays."""
         self._write(f"{self._label}  {words}", stays=True)
+
+    def results(self, words: str) -> None:
+        """What the run was for: on standard output."""
+        print(f"\n{words}", flush=True)
 
     def fail(self, words: str) -> None:
         """Why a stage failed: shown when the run has ended, so that it is the last thing on the screen."""

@@ -69,7 +69,10 @@ def foundation_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             stage=translator.STAGE,
             spec=translator_spec,
             upstream=from_world,
-            checks=[checks.checksums()],
+            checks=[
+                checks.checksums(),
+                *([checks.loss_finite()] if recipe.translation.translator.weights is None else []),
+            ],
             description="M2M-100 as a CTranslate2 model, with its BLEU on held-out sentences.",
         ),
         declared(

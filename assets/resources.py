@@ -12,7 +12,7 @@ from pipelines.launch.local import LocalLauncher
 from pipelines.launch.spec import JobSpec, Launcher, Report
 
 
-class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Compute(dg.ConfigurableResource):
     """The launcher of the mode that is set."""
 
     mode: Literal["local"] = Field(default="local", description="`local`: subprocesses of this machine")

@@ -21,7 +21,7 @@ CRAWLS_PER_TICK = 20
 
 @dataclass(frozen=True)
 class Seen:
-    """The manifests that were taken in: file name -> crawl and digest. The sensor's cursor."""
+    """The manifests that were taken in: path in the folder -> crawl and digest. The sensor's cursor."""
 
     by_file: dict[str, tuple[str, str]]
 
@@ -51,7 +51,7 @@ def new_crawls_sensor(
         job=job,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Takes in each new or changed crawl manifest (*.yaml) in {folder}.",
+        description=f"Takes in each new or changed crawl manifest: {folder}/*.yaml and {folder}/*/*.yaml.",
     )
     def new_crawls(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen = Seen.parse(context.cursor, folder)
@@ -59,18 +59,19 @@ def new_crawls_sensor(
         added = [crawl for crawl in expected if crawl not in known]
         requests: list[dg.RunRequest] = []
         problems: list[str] = []
-        for path in sorted(folder.glob("*.yaml")):
+        for path in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]):
+            name = path.relative_to(folder).as_posix()
             if len(requests) == CRAWLS_PER_TICK:
                 break
             try:
                 digest = _digest(path)
-                if seen.by_file.get(path.name, ("", ""))[1] == digest:
+                if seen.by_file.get(name, ("", ""))[1] == digest:
                     continue
-                manifest = _taken_in(path, seen, expected, workspace)
+                manifest = _taken_in(path, name, seen, expected, workspace)
             except BadInput as error:
                 problems.append(str(error))
                 continue
-            seen.by_file[path.name] = (manifest.crawl, digest)
+            seen.by_file[name] = (manifest.crawl, digest)
             if manifest.crawl not in known:
                 added.append(manifest.crawl)
             run_key = f"{manifest.crawl}:{digest[:16]}"
@@ -98,10 +99,10 @@ def _digest(path: Path) -> str:
     return file_sha256(path)
 
 
-def _taken_in(path: Path, seen: Seen, expected: tuple[str, ...], workspace: Path) -> CrawlManifest:
+def _taken_in(path: Path, name: str, seen: Seen, expected: tuple[str, ...], workspace: Path) -> CrawlManifest:
     manifest = read_manifest(path)
     owner = seen.owner(manifest.crawl)
-    if manifest.crawl in expected or owner not in (None, path.name):
+    if manifest.crawl in expected or owner not in (None, name):
         raise BadInput(
             f"the crawl {manifest.crawl!r} already comes from {owner or 'the recipe itself'}",
             where=path,

@@ -74,7 +74,7 @@ def test_a_changed_parameter_makes_the_table_anew_and_says_which(
 ) -> None:
     assert run(declare(lambda _: ToySpec(output=tmp_path / "toy")), instance=instance).success
     assert run(declare(lambda _: ToySpec(output=tmp_path / "toy", kept=3)), instance=instance).success
-    assert "its parameters changed: kept" in capfd.readouterr().err
+    assert "its parameters changed: kept 8 -> 3" in capfd.readouterr().err
     assert manifests.read(tmp_path / "toy").rows == 3
 
 

@@ -62,6 +62,13 @@ def test_a_new_manifest_becomes_a_partition_and_one_run(folder: Path, instance: 
     assert not again.run_requests and "nothing new" in words(again)
 
 
+def test_a_manifest_may_lie_in_a_folder_of_its_own(folder: Path, instance: dg.DagsterInstance) -> None:
+    (folder / "week-2").mkdir()
+    (folder / "week-2/list.parquet").write_bytes(b"")
+    put(folder / "week-2", "week-2.yaml", "week-2")
+    assert [request.partition_key for request in tick(folder, instance).run_requests or []] == ["week-2"]
+
+
 def test_a_changed_manifest_runs_again(folder: Path, instance: dg.DagsterInstance) -> None:
     put(folder, "a.yaml", "first")
     before = tick(folder, instance)
