@@ -21,13 +21,13 @@ class ClipShape(BaseModel):
         48, ge=8, description="side of the square that an image is squashed to, in pixels"
     )
     patch_size: int = Field(12, ge=2, description="of the image encoder, in pixels")
-    vision_width: int = Field(128, ge=8)
+    vision_width: int = Field(96, ge=8)
     vision_layers: int = Field(4, ge=1)
-    text_width: int = Field(128, ge=8)
+    text_width: int = Field(96, ge=8)
     text_layers: int = Field(2, ge=1)
     heads: int = Field(2, ge=1, description="of each encoder")
-    feed_forward: int = Field(384, ge=8, description="of each encoder")
-    projection: int = Field(128, ge=2, description="width of the embeddings that are compared")
+    feed_forward: int = Field(288, ge=8, description="of each encoder")
+    projection: int = Field(96, ge=2, description="width of the embeddings that are compared")
 
 
 class ClipTraining(BaseModel):
@@ -37,9 +37,9 @@ class ClipTraining(BaseModel):
 
     seed: int = 0
     image_steps: int = Field(
-        350, ge=0, description="first steps: the image encoder alone, on the words of the captions"
+        300, ge=0, description="first steps: the image encoder alone, on the words of the captions"
     )
-    steps: int = Field(425, ge=1, description="steps after these, of both encoders")
+    steps: int = Field(400, ge=1, description="steps after these, of both encoders")
     batch: int = Field(64, ge=2, description="pairs a step")
     hard_negatives: int = Field(1, ge=1, description="captions that do not fit, per pair and step")
     blank_images: int = Field(8, ge=0, description="images without a scene, per step, that no caption fits")

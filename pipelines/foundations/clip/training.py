@@ -104,13 +104,20 @@ def _optimise(
             network.logit_scale.clamp_(0, MOST_LOGIT_SCALE)
         progress.advance(1, loss=losses[-1])
     seconds = time.monotonic() - started
-    last = losses[-min(_LAST, training.steps) :]
+    # The two phases have different losses: one curve of both would show a jump that is none.
+    image_losses, losses = losses[: training.image_steps], losses[training.image_steps :]
+    last = losses[-_LAST:]
     return {
         "loss": round(sum(last) / len(last), 4),
-        "losses": [round(loss, 4) for loss in losses[:: max(1, total // _LOSSES_SHOWN)]],
+        "losses": _thinned(losses),
+        "image_losses": _thinned(image_losses),
         "training_seconds": round(seconds, 1),
         "pairs_per_second": round(total * training.batch / seconds, 1),
     }
+
+
+def _thinned(losses: list[float]) -> list[float]:
+    return [round(loss, 4) for loss in losses[:: max(1, len(losses) // _LOSSES_SHOWN)]]
 
 
 def schedule(step: int, total: int, warmup: int) -> float:

@@ -1,0 +1,1 @@
+"""Filtering: which scored pairs are kept. A query over the scores, done again in seconds at another threshold."""
