@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from assets.losses import logged_losses
 from pipelines.lake import manifest as manifests
 from pipelines.lake.manifest import Manifest
 
@@ -84,7 +85,7 @@ def loss_finite() -> Check:
     """Every logged loss is a number, to the last step."""
 
     def judge(table: Path, manifest: Manifest) -> Verdict:
-        losses = _losses(table, manifest)
+        losses = logged_losses(table, manifest)
         if not losses:
             return Verdict(False, "the stage published no losses")
         wrong = [step for step, loss in enumerate(losses) if loss is None or not math.isfinite(loss)]
@@ -95,20 +96,6 @@ def loss_finite() -> Check:
         return Verdict(True, f"{losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} logged losses")
 
     return Check("loss_finite", "Every logged loss is a finite number.", judge)
-
-
-def _losses(table: Path, manifest: Manifest) -> list[float | None]:
-    """The logged losses: of `losses.parquet` where there is one, else of the metrics."""
-    for file in manifest.files:
-        if Path(file.path).name == "losses.parquet":
-            import pyarrow.parquet as parquet  # the web UI loads this module; only a check needs it
-
-            # Not `read_table`, which imports pandas.
-            with parquet.ParquetFile(table / file.path) as log:
-                read: list[float | None] = log.read(columns=["loss"])["loss"].to_pylist()
-            return read
-    logged: list[float | None] = manifest.metrics.get("losses", [])
-    return logged
 
 
 def scores_complete() -> Check:

@@ -17,11 +17,14 @@ import dagster as dg
 from dagster import HookContext
 from pydantic import PrivateAttr
 
+from assets.partitions import no_crawl_named
 from pipelines.launch.spec import Report
 
 LINE_SECONDS = 10.0
 """Time between two lines where no line can be redrawn."""
 REDRAW_SECONDS = 0.25
+OP_PREFIX = "make_"
+"""Ops are called as the assets that they make, with this before it: see assets/stage_asset.py."""
 ERASE_LINE = "\r\x1b[K"
 
 
@@ -76,9 +79,9 @@ class Console(dg.ConfigurableResource):
         """What the run was for: on standard output."""
         print(f"\n{words}", flush=True)
 
-    def fail(self, words: str) -> None:
-        """Why a stage failed: shown when the run has ended, so that it is the last thing on the screen."""
-        self._failures.append(f"\n{self._label}  FAILED\n{words}")
+    def fail(self, step: str, words: str) -> None:
+        """Why a step failed: shown when the run has ended, so that it is the last thing on the screen."""
+        self._failures.append(f"\nFAILED: {step.removeprefix(OP_PREFIX).replace('__', '/')}\n{words}")
 
     def show(self, report: Report) -> None:
         """A progress record or a message of the stage that is running."""
@@ -107,11 +110,14 @@ def explain_failure(context: HookContext) -> None:
     error = context.op_exception
     if isinstance(error, dg.Failure) and error.description:
         words = error.description
+    elif isinstance(error, dg.DagsterInvariantViolationError) and "non-partitioned run" in str(error):
+        # Dagster looks for the versions of an asset's inputs before our own check is reached.
+        words = str(no_crawl_named(context.instance, context.run_id, context.job_name))
     elif isinstance(error, dg.DagsterError):
         words = str(error)
     else:
         words = "".join(traceback.format_exception(error))
-    context.resources.console.fail(words)
+    context.resources.console.fail(context.step_key, words)
 
 
 def progress_words(report: Report) -> str:

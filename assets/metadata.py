@@ -16,11 +16,14 @@ from typing import Any
 
 import dagster as dg
 
+from assets.losses import curve_svg, logged_losses
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.manifest import Manifest
 
 INLINE_BYTES = 30_000
 """A larger picture is shown as a thumbnail: metadata is stored with every event."""
+SMALL = "_small"
+"""A stage that draws its own thumbnail of `x.png` calls it `x_small.png`."""
 THUMBNAIL_WIDTHS = (640, 480, 320, 200)
 CELL_CHARACTERS = 200
 FILES_SHOWN = 20
@@ -66,9 +69,15 @@ def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.M
     if rows_made:
         shown["dagster/row_count"] = dg.MetadataValue.int(rows_made)
     shown.update(of_metrics(manifest.metrics))
+    if losses := [
+        loss for loss in logged_losses(table, manifest) if loss is not None and math.isfinite(loss)
+    ]:
+        picture = curve_svg(losses, x_label=f"{len(losses)} logged losses")
+        shown["plot: loss"] = dg.MetadataValue.md(_inline("loss", "svg+xml", picture.encode()))
     for file in manifest.files:
-        if file.path.endswith(".png"):
-            shown[f"plot: {Path(file.path).stem}"] = _picture(table / file.path)
+        path = table / file.path
+        if path.suffix == ".png" and not path.stem.endswith(SMALL):
+            shown[f"plot: {path.stem}"] = _picture(path)
     log = table / "_launch" / "log.txt"
     if log.is_file():
         shown["log"] = dg.MetadataValue.path(str(log.resolve()))
@@ -135,11 +144,14 @@ def _files(manifest: Manifest) -> str:
 
 
 def _picture(path: Path) -> dg.MetadataValue[Any]:
-    """The plot itself if it is small, else a thumbnail; and where the whole one stands."""
-    encoded = base64.b64encode(_small_png(path)).decode()
-    return dg.MetadataValue.md(
-        f"![{escape(path.stem)}](data:image/png;base64,{encoded})\n\n{escape(str(path.resolve()))}"
-    )
+    """The plot itself if it is small, else its thumbnail; and where the whole one stands."""
+    small = path.with_stem(path.stem + SMALL)
+    picture = _inline(path.stem, "png", _small_png(small if small.is_file() else path))
+    return dg.MetadataValue.md(f"{picture}\n\n{escape(str(path.resolve()))}")
+
+
+def _inline(title: str, kind: str, content: bytes) -> str:
+    return f"![{escape(title)}](data:image/{kind};base64,{base64.b64encode(content).decode()})"
 
 
 def _small_png(path: Path) -> bytes:

@@ -82,19 +82,24 @@ def crawl_of(context: dg.AssetExecutionContext, job: str) -> str:
         BadInput: the run names no crawl, or one that is not registered: Dagster itself would
             say so only after the work was done.
     """
-    known = registered(context.instance)
-    listed = ", ".join(known) or "none"
     crawl = context.run.tags.get(PARTITION_TAG)
     if crawl is None:
-        raise BadInput(
-            f"{job} works on one crawl, and this run names none (registered: {listed})",
-            where=f"tags of the run {context.run.run_id}",
-            remedy=f"""dagster job execute -m jobs -j {job} --tags '{{"{PARTITION_TAG}":"NAME"}}'""",
-        )
+        raise no_crawl_named(context.instance, context.run.run_id, job)
+    known = registered(context.instance)
     if crawl not in known:
         raise BadInput(
-            f"the crawl {crawl!r} is not registered (registered: {listed})",
+            f"the crawl {crawl!r} is not registered (registered: {', '.join(known) or 'none'})",
             where=f"tags of the run {context.run.run_id}",
             remedy=f"register it first: {REGISTER_COMMAND}",
         )
     return crawl
+
+
+def no_crawl_named(instance: dg.DagsterInstance, run_id: str, job: str) -> BadInput:
+    """What to tell a person who started `job` without saying for which crawl."""
+    return BadInput(
+        f"{job} works on one crawl, and this run names none "
+        f"(registered: {', '.join(registered(instance)) or 'none'})",
+        where=f"tags of the run {run_id}",
+        remedy=f"""dagster job execute -m jobs -j {job} --tags '{{"{PARTITION_TAG}":"NAME"}}'""",
+    )

@@ -16,7 +16,7 @@ import dagster as dg
 
 from assets import metadata
 from assets.checks import Check
-from assets.console import Console, duration, progress_words
+from assets.console import OP_PREFIX, Console, duration, progress_words
 from assets.partitions import CRAWLS, PARTITION_TAG, crawl_of
 from assets.resources import Compute
 from pipelines.errors import BadInput, Interrupted, StageFailed
@@ -67,7 +67,7 @@ def stage_asset(declared: StageAsset) -> dg.AssetsDefinition:
 
     # Not `dg.asset`, which would name the op as the asset: the job of a stage has that name.
     @dg.multi_asset(
-        name=f"make_{'__'.join(declared.key.path)}",
+        name=f"{OP_PREFIX}{'__'.join(declared.key.path)}",
         specs=[
             dg.AssetSpec(
                 declared.key,

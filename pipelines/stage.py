@@ -208,9 +208,19 @@ def why_not_reusable(stage: Stage[SpecT], spec: SpecT) -> tuple[Manifest | None,
     changed = [name for name in inputs if made.inputs.get(name) != inputs[name]]
     if changed:
         return None, f"its inputs changed: {', '.join(changed)}"
-    now = parameters(spec)
-    differing = [key for key in now if made.parameters.get(key) != now[key]]
-    return None, f"its parameters changed: {', '.join(differing) or 'some were removed'}"
+    return None, f"its parameters changed: {', '.join(_differences(made.parameters, parameters(spec)))}"
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys whose values differ, with both values: `filter.threshold 0.18 -> 0.2`."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} {old!r} -> {new!r}")
+    return found
 
 
 def execute(stage: Stage[SpecT], spec: SpecT) -> Manifest:
@@ -220,6 +230,9 @@ def execute(stage: Stage[SpecT], spec: SpecT) -> Manifest:
     only run. A stage with ranks must end with a barrier, so that all files are there by then.
     """
     if int(os.environ.get("RANK", "0")) != 0:
+        if made := reusable(stage, spec):
+            # As rank 0 will find, too: it would not come to the barrier at which this rank would wait.
+            return made
         work = Work(_work_folder(stage, spec))
         stage.run(spec, work, Progress(stage.name, silent=True))
         return manifest.read(spec.output) if manifest.exists(spec.output) else _unpublished(stage)

@@ -10,6 +10,8 @@ import random
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,3 +73,20 @@ def test_a_large_plot_is_shown_as_a_thumbnail_with_its_path(tmp_path: Path) -> N
     with Image.open(io.BytesIO(picture)) as thumbnail:
         assert thumbnail.width >= 200
     assert "histogram.png" in shown.replace("\\", "")
+
+
+def test_a_training_shows_its_loss_curve_from_first_to_last(tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    table.mkdir()
+    pq.write_table(pa.table({"loss": [4.0 - step / 1000 for step in range(3000)]}), table / "losses.parquet")
+    manifest = Manifest(
+        stage="s", code_version="1", fingerprint="f", parameters={}, inputs={},
+        files=[TableFile(path="losses.parquet", sha256="0" * 64, bytes=1)], created="now", seconds=1.0,
+    )  # fmt: skip
+    shown = str(metadata.of_table(table, manifest, reused=False)["plot: loss"].value)
+    drawn = base64.b64decode(shown.split("base64,")[1].rstrip(")")).decode()
+    points = drawn.split('<polyline points="')[1].split('"')[0]
+    heights = [float(point.split(",")[1]) for point in points.split()]
+    assert 100 < len(heights) <= 240
+    assert heights == sorted(heights), "a falling loss is drawn falling"
+    assert len(shown) < metadata.INLINE_BYTES

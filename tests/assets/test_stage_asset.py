@@ -60,7 +60,7 @@ def test_a_table_is_launched_once_and_then_reused_with_the_same_data_version(
     second = run(toy, instance=instance)
     assert first.success and second.success
     assert (tmp_path / "toy/_launch/log.txt").stat().st_mtime_ns == log, "it was launched again"
-    made, again = (result.asset_materializations_for_node("toy")[0] for result in (first, second))
+    made, again = (result.asset_materializations_for_node("make_toy")[0] for result in (first, second))
     assert (made.metadata["reused"].value, again.metadata["reused"].value) == (False, True)
     version = manifests.read(tmp_path / "toy").data_version
     assert made.tags["dagster/data_version"] == again.tags["dagster/data_version"] == version
@@ -82,7 +82,7 @@ def test_metadata_holds_the_figures_as_numbers_and_shows_foreign_text_literally(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     result = run(declare(lambda _: ToySpec(output=tmp_path / "toy")), instance=instance)
-    (made,) = result.asset_materializations_for_node("toy")
+    (made,) = result.asset_materializations_for_node("make_toy")
     assert made.metadata["mean"].value == 0.5
     assert made.metadata["by language/zh"].value == 2
     assert made.metadata["dagster/row_count"].value == 8
