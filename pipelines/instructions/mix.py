@@ -63,7 +63,7 @@ def run(spec: InstructionSpec, work: Work, progress: Progress) -> Outcome:
                 continue
             language, instruction = chosen.translated.get(row, (parameters.pivot_language, instructions[row]))
             uid = pair_uid(ids[row], language)
-            turn = {"language": language, "question": instruction.prompt, "answer": instruction.answer}
+            turn = {"language": language, "question": instruction.prompt, "answer": instruction.reply}
             document = {"uid": uid, "source": parameters.source, "turns": [turn]}
             writer.add(uid, image, image_extension(image), document, [language])
             progress.advance()

@@ -41,6 +41,11 @@ class Instruction:
         lettered = [f"{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=False)]
         return "\n".join([self.question, *lettered, self.choose])
 
+    @property
+    def reply(self) -> str:
+        """What is answered: for a choice the option itself, which a small model learns before its letter."""
+        return self.options[LETTERS.index(self.answer)] if self.kind == "choice" else self.answer
+
 
 def translated(
     instruction: Instruction, results: Mapping[str, Translation | Reject]

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
+from pipelines.training.muon import MuonAdamW, parameter_groups
 from pipelines.training.spec import Optimisation
 
 CHECKPOINT_TAG = "state"
@@ -60,15 +61,21 @@ class Engine:
         self.optimisation = optimisation
         self.precision = resolve_precision(optimisation.precision)
         self.ranks = dist.get_world_size()
-        groups = []
+        groups: list[dict[str, Any]] = []
         for name, part in model.named_children():
             peak = optimisation.learning_rates.get(name)  # type: ignore[call-overload]
             part.requires_grad_(peak is not None)
-            if peak is not None:
+            if peak is None:
+                continue
+            if optimisation.optimizer == "muon":
+                groups += parameter_groups(part, peak)
+            else:
                 groups.append({"params": list(part.parameters()), "lr": peak, "peak": peak})
-        optimizer = torch.optim.AdamW(
-            groups, betas=optimisation.betas, weight_decay=optimisation.weight_decay
-        )
+        make = MuonAdamW if optimisation.optimizer == "muon" else torch.optim.AdamW
+        optimizer = make(groups, betas=optimisation.betas, weight_decay=optimisation.weight_decay)
+        # ZeRO keeps float32 master weights beside bf16 ones; without it the weights stay float32.
+        self._cast = self.precision == "bf16" and optimisation.zero_stage > 0
+        self._autocast = self.precision == "bf16" and optimisation.zero_stage == 0
         self._engine: Any = deepspeed.initialize(model=model, optimizer=optimizer, config=self._config())[0]
 
     def _config(self) -> dict[str, Any]:
@@ -79,7 +86,7 @@ class Engine:
             "train_micro_batch_size_per_gpu": batch // self.ranks,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": self.optimisation.gradient_clipping,
-            "bf16": {"enabled": self.precision == "bf16"},
+            "bf16": {"enabled": self._cast},
             "zero_optimization": {
                 "stage": self.optimisation.zero_stage,
                 # Overlapping changed gradients in several releases, and hides nothing on a CPU.
@@ -98,9 +105,10 @@ class Engine:
 
     def forward(self, ids: Tensor, labels: Tensor, pixels: Tensor | None) -> Tensor:
         """Summed loss over the supervised tokens of this rank's part of the batch."""
-        if pixels is not None and self.precision == "bf16":
+        if pixels is not None and self._cast:
             pixels = pixels.to(torch.bfloat16)
-        loss: Tensor = self._engine(ids, labels, pixels)[0]
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self._autocast):
+            loss: Tensor = self._engine(ids, labels, pixels)[0]
         return loss
 
     def backward(self, loss: Tensor) -> None:

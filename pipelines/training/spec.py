@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
 
@@ -12,10 +12,11 @@ Part = Literal["visual", "language_model"]
 
 
 class Optimisation(BaseModel):
-    """A recipe's section for one training stage. AdamW, linear warm-up, then cosine decay."""
+    """A recipe's section for one training stage. Linear warm-up, then cosine decay."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: needs whole matrices, so zero_stage 0")
     steps: int = Field(gt=0)
     batch_size: int = Field(64, gt=0, description="samples per step, over all ranks")
     learning_rates: dict[Part, float] = Field(
@@ -26,10 +27,17 @@ class Optimisation(BaseModel):
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clipping: float = Field(1.0, gt=0)
-    zero_stage: Literal[0, 1, 2] = 2
+    zero_stage: Literal[0, 1, 2] = Field(2, description="DeepSpeed ZeRO; at stage 0, bf16 is autocast")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware has it")
     seed: int = 0
     checkpoint_every: Annotated[int, Execution] = Field(200, gt=0, description="steps between checkpoints")
+
+
+    @model_validator(mode="after")
+    def _muon_has_whole_matrices(self) -> Self:
+        if self.optimizer == "muon" and self.zero_stage != 0:
+            raise ValueError("optimizer muon needs zero_stage 0: higher stages flatten the matrices")
+        return self
 
 
 class TrainingSpec(StageSpec):

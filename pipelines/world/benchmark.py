@@ -48,7 +48,7 @@ def draw_items(count: int, *, seed: int, choice: bool) -> list[Item]:
     for index in range(count):
         scene = scenes[index // ITEMS_PER_IMAGE]
         # Items of one image ask about different groups, or they could ask the same question twice.
-        group = scene.groups[index % ITEMS_PER_IMAGE]
+        group = scene.groups[index % len(scene.groups)]
         topic: Topic = topics[index % len(topics)]
         asked = ask(scene, group, topic)
         options = draw_options(generator, topic, asked.answer)[0] if choice else []

@@ -15,7 +15,7 @@ from pipelines.world.grammar import LETTERS, TOPICS, VALUES, Grammar, Topic, ask
 from pipelines.world.scenes import Scene, draw_scene
 
 OPTIONS = 4
-KIND_WEIGHTS = {"describe": 5, "open": 4, "choice": 3}
+KIND_WEIGHTS = {"describe": 2, "open": 5, "choice": 3}
 
 
 class Turn(TypedDict):
@@ -48,9 +48,10 @@ def draw_turn(generator: random.Random, scene: Scene, words: Grammar, kind: str)
     question = words.question(asked, generator.randrange(8))
     if kind == "open":
         return Turn(language=words.language, kind=kind, question=question, answer=words.value(topic, asked.answer))
-    options, letter = draw_options(generator, topic, asked.answer)
+    options, _ = draw_options(generator, topic, asked.answer)
     question = words.choice(question, [words.value(topic, option) for option in options])
-    return Turn(language=words.language, kind=kind, question=question, answer=letter)
+    # The option itself rather than its letter: one step of reasoning less, which a small model wants.
+    return Turn(language=words.language, kind=kind, question=question, answer=words.value(topic, asked.answer))
 
 
 def draw_options(generator: random.Random, topic: Topic, answer: str) -> tuple[list[str], str]:
@@ -61,7 +62,7 @@ def draw_options(generator: random.Random, topic: Topic, answer: str) -> tuple[l
     return options, LETTERS[options.index(answer)]
 
 
-def documents(count: int, *, seed: int, languages: Sequence[str], turns: int = 2) -> Iterator[Document]:
+def documents(count: int, *, seed: int, languages: Sequence[str], turns: int = 4) -> Iterator[Document]:
     """`count` documents on scenes that are not held out; the same for the same seed."""
     generator = random.Random(f"documents {seed}")
     grammars = [grammar(language) for language in languages]

@@ -56,9 +56,11 @@ class Grammar(BaseModel):
     sizes: dict[str, str]
     shapes: dict[str, tuple[str, str]]
     group: str
+    places: dict[Relation, str]
     sides: dict[Relation, str]
     relations: dict[Relation, str]
     captions: list[str]
+    captions_alone: list[str]
     describe: list[str]
     questions: dict[Topic, list[str]]
     choose: str
@@ -74,6 +76,10 @@ class Grammar(BaseModel):
 
     def caption(self, scene: Scene, phrasing: int) -> str:
         """The scene in one sentence that tells all of it; `phrasing` counts modulo the phrasings."""
+        if scene.second is None:
+            template = self.captions_alone[phrasing % len(self.captions_alone)]
+            words = template.format(first=self.group_words(scene.first), side=self.sides[scene.relation])
+            return self.sentence(words)
         words = self.captions[phrasing % len(self.captions)].format(
             first=self.group_words(scene.first),
             second=self.group_words(scene.second),
@@ -103,7 +109,7 @@ class Grammar(BaseModel):
             return self.numbers[int(value)]
         if topic == "size":
             return self.sizes[value]
-        return next(words for relation, words in self.sides.items() if relation == value)
+        return next(words for relation, words in self.places.items() if relation == value)
 
     def choice(self, question: str, options: list[str]) -> str:
         """The question with lettered options, and the request for a letter."""

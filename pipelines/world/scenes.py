@@ -18,9 +18,13 @@ COLOURS: tuple[Colour, ...] = ("red", "green", "blue", "yellow", "purple", "blac
 SIZES: tuple[Size, ...] = ("small", "big")
 COUNTS = (1, 2, 3, 4)
 RELATIONS: tuple[Relation, ...] = ("left", "right", "above", "below")
+NAMED_FIRST: tuple[Relation, ...] = ("left", "above")
+"""The first of two groups stands on the left or above, as people read: one order, one caption."""
 OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 HELD_OUT_ONE_IN = 10
+ALONE = 0.4
+"""Share of the scenes that have one group: there is nothing to mistake for it, so they are learned first."""
 
 
 class Group(BaseModel):
@@ -35,24 +39,25 @@ class Group(BaseModel):
 
 
 class Scene(BaseModel):
-    """Two groups of different shape and colour; `relation` says where the first is, seen from the second.
+    """One group of objects somewhere in the picture, or two of different shape and colour beside each other.
 
+    `relation` says where the first group is: in the picture if it is alone, else seen from the second.
     `layout` seeds what no caption tells: exact places, jitter, background.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     first: Group
-    second: Group
+    second: Group | None = None
     relation: Relation
     layout: int
 
     @property
-    def groups(self) -> tuple[Group, Group]:
-        return self.first, self.second
+    def groups(self) -> tuple[Group, ...]:
+        return (self.first,) if self.second is None else (self.first, self.second)
 
     def relation_of(self, group: Group) -> Relation:
-        """Where `group` is, seen from the other."""
+        """Where `group` is."""
         return self.relation if group == self.first else OPPOSITE[self.relation]
 
     @property
@@ -79,9 +84,10 @@ def draw_scene(generator: random.Random, *, held_out: bool) -> Scene:
             )
             for shape, colour in zip(shapes, colours, strict=True)
         )
+        alone = generator.random() < ALONE
         scene = Scene(
-            first=first, second=second,
-            relation=generator.choice(RELATIONS), layout=generator.getrandbits(31),
+            first=first, second=None if alone else second,
+            relation=generator.choice(RELATIONS if alone else NAMED_FIRST), layout=generator.getrandbits(31),
         )  # fmt: skip
         if scene.held_out == held_out:
             return scene

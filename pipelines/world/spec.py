@@ -27,7 +27,7 @@ class WorldParameters(BaseModel):
     crawl_rows: int = Field(4500, ge=40, description="rows of its URL list")
     sentences: int = Field(16000, ge=1, description="parallel sentences for training")
     held_out_sentences: int = Field(300, ge=1, description="parallel sentences for scoring translation")
-    documents: int = Field(24000, ge=1, description="conversations about described scenes, text only")
+    documents: int = Field(12000, ge=1, description="conversations about described scenes, text only")
     reference_pairs: int = Field(6000, ge=1, description="clean image-text pairs for contrastive training")
     instructions: int = Field(6000, ge=1, description="questions with answers about images, pivot language")
     mmmb_items: int = Field(160, ge=4, description="held-out questions with four options")
