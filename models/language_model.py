@@ -16,6 +16,7 @@ from models.chat import END_OF_TEXT, IGNORED, SPECIAL_TOKENS
 from models.weights import WeightsError
 
 TOKENIZER_FILE = "tokenizer.json"
+SUPERVISED_MULTIPLE = 128
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,13 @@ def supervised_loss(model: PreTrainedModel, embeddings: Tensor, labels: Tensor) 
     supervised. The head runs on supervised positions only. No attention mask: with causal attention,
     padding on the right reaches no token before it.
     """
-    states = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    targets = labels[:, 1:]
-    supervised = targets != IGNORED
-    logits = model.lm_head(states[:, :-1][supervised])
-    loss = nn.functional.cross_entropy(logits.float(), targets[supervised], reduction="sum")
-    return loss, supervised.sum()
+    states = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state[:, :-1]
+    targets = labels[:, 1:].flatten()
+    places = (targets != IGNORED).nonzero().squeeze(1)
+    # Few different shapes: a CPU's matrix kernels are compiled, and kept, for each. The rows added count nothing.
+    added = -len(places) % SUPERVISED_MULTIPLE
+    rows = nn.functional.pad(places, (0, added))
+    wanted = nn.functional.pad(targets[places], (0, added), value=IGNORED)
+    logits = model.lm_head(states.flatten(0, 1)[rows])
+    loss = nn.functional.cross_entropy(logits.float(), wanted, ignore_index=IGNORED, reduction="sum")
+    return loss, torch.tensor(len(places))

@@ -28,7 +28,7 @@ _WORD = re.compile(rf"\b[A-Z]\.(?={SPACE})|{SPACE}?[^\W{SPACE}]+")
 
 def make_word_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     """A tokenizer of at most `vocabulary` tokens, trained on `texts` (which may hold chat marks)."""
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter(f"\n{SPACE}")
     runs: Counter[str] = Counter()
     for text in texts:
         for mark in SPECIAL_TOKENS:

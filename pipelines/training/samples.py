@@ -14,6 +14,10 @@ from models.chat import IGNORED, Encoded
 from models.vision_language import normalise
 
 
+LENGTH_MULTIPLE = 16
+"""Few different shapes: a CPU's matrix kernels are compiled, and kept, for each."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """A conversation, and the image it is about: uint8 (3, size, size), or none."""
@@ -50,8 +54,9 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], *, pad: int) -> Batch:
-    """The samples as one batch, padded to the longest."""
+    """The samples as one batch, padded to the longest, rounded up to a multiple of LENGTH_MULTIPLE."""
     longest = max(len(sample.text.ids) for sample in samples)
+    longest += -longest % LENGTH_MULTIPLE
     ids = torch.full((len(samples), longest), pad)
     labels = torch.full((len(samples), longest), IGNORED)
     for row, sample in enumerate(samples):
