@@ -23,12 +23,11 @@ SUPERVISED_MULTIPLE = 128
 class SmallConfig:
     """Shape of the small model; the architecture is Qwen2's."""
 
-    width: int = 192
+    width: int = 128
     layers: int = 4
     heads: int = 4
-    mlp_width: int = 512
+    mlp_width: int = 344
     positions: int = 512
-    initial_deviation: float = 0.07
 
 
 def make_language_model(config: SmallConfig, *, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
@@ -44,7 +43,8 @@ def make_language_model(config: SmallConfig, *, vocabulary: int, seed: int) -> Q
             num_key_value_heads=config.heads,
             max_position_embeddings=config.positions,
             tie_word_embeddings=True,
-            initializer_range=config.initial_deviation,
+            # The usual 0.02 is for wide models: with it, a small one takes twice the steps.
+            initializer_range=config.width**-0.5,
             attn_implementation=attention_implementation(),
         )
     )

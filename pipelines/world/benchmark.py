@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.world.documents import OPTIONS, draw_options
-from pipelines.world.grammar import LETTERS, TOPICS, VALUES, Grammar, Question, Topic, ask, grammar
+from pipelines.world.grammar import LETTERS, VALUES, Grammar, Question, ask, grammar, topics_of
 from pipelines.world.render import jpeg
 from pipelines.world.scenes import Scene, draw_scenes
 
@@ -41,7 +41,6 @@ class Item:
 def draw_items(count: int, *, seed: int, choice: bool) -> list[Item]:
     """`count` items on held-out scenes, topics in turn; with four options each, or open."""
     generator = random.Random(f"benchmark {seed} {'choice' if choice else 'open'}")
-    topics = [topic for topic in TOPICS if not choice or len(VALUES[topic]) >= OPTIONS]
     images = -(-count // ITEMS_PER_IMAGE)
     scenes = draw_scenes(images, seed=generator.getrandbits(32), held_out=True)
     items = []
@@ -49,7 +48,8 @@ def draw_items(count: int, *, seed: int, choice: bool) -> list[Item]:
         scene = scenes[index // ITEMS_PER_IMAGE]
         # Items of one image ask about different groups, or they could ask the same question twice.
         group = scene.groups[index % len(scene.groups)]
-        topic: Topic = topics[index % len(topics)]
+        topics = [topic for topic in topics_of(scene) if not choice or len(VALUES[topic]) >= OPTIONS]
+        topic = topics[index % len(topics)]
         asked = ask(scene, group, topic)
         options = draw_options(generator, topic, asked.answer)[0] if choice else []
         items.append(Item(index, scene, asked, generator.randrange(8), options))

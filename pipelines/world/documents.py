@@ -11,11 +11,11 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
-from pipelines.world.grammar import LETTERS, TOPICS, VALUES, Grammar, Topic, ask, grammar
+from pipelines.world.grammar import LETTERS, VALUES, Grammar, Topic, ask, grammar, topics_of
 from pipelines.world.scenes import Scene, draw_scene
 
 OPTIONS = 4
-KIND_WEIGHTS = {"describe": 2, "open": 5, "choice": 3}
+KIND_WEIGHTS = {"describe": 2, "open": 4, "choice": 3}
 
 
 class Turn(TypedDict):
@@ -42,7 +42,7 @@ def draw_turn(generator: random.Random, scene: Scene, words: Grammar, kind: str)
         answer = words.caption(scene, generator.randrange(len(words.captions)))
         return Turn(language=words.language, kind=kind, question=question, answer=answer)
     # A choice needs four values to choose from, which the topic of size has not.
-    topics = [topic for topic in TOPICS if kind == "open" or len(VALUES[topic]) >= OPTIONS]
+    topics = [topic for topic in topics_of(scene) if kind == "open" or len(VALUES[topic]) >= OPTIONS]
     topic = generator.choice(topics)
     asked = ask(scene, generator.choice(scene.groups), topic)
     question = words.question(asked, generator.randrange(8))
@@ -62,7 +62,7 @@ def draw_options(generator: random.Random, topic: Topic, answer: str) -> tuple[l
     return options, LETTERS[options.index(answer)]
 
 
-def documents(count: int, *, seed: int, languages: Sequence[str], turns: int = 4) -> Iterator[Document]:
+def documents(count: int, *, seed: int, languages: Sequence[str], turns: int = 3) -> Iterator[Document]:
     """`count` documents on scenes that are not held out; the same for the same seed."""
     generator = random.Random(f"documents {seed}")
     grammars = [grammar(language) for language in languages]

@@ -129,6 +129,11 @@ def ask(scene: Scene, group: Group, topic: Topic) -> Question:
     return Question(topic=topic, about=group, answer=answers[topic])
 
 
+def topics_of(scene: Scene) -> tuple[Topic, ...]:
+    """What can be asked about a scene: two groups have no one shape."""
+    return TOPICS if scene.second is None else tuple(topic for topic in TOPICS if topic != "shape")
+
+
 @functools.cache
 def grammar(language: str) -> Grammar:
     """The grammar of a language.

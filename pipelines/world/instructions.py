@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from pipelines.world.documents import OPTIONS, draw_options
-from pipelines.world.grammar import TOPICS, VALUES, Grammar, ask
+from pipelines.world.grammar import VALUES, Grammar, ask, topics_of
 from pipelines.world.render import jpeg
 from pipelines.world.scenes import draw_scenes
 
@@ -50,7 +50,7 @@ def instructions(count: int, *, seed: int, words: Grammar) -> Iterator[dict[str,
             yield row | {"topic": kind, "question": question, "options": [], "answer": answer, "choose": ""}
             continue
         # A choice needs four values to choose from, which the topic of size has not.
-        topic = generator.choice([one for one in TOPICS if kind == "open" or len(VALUES[one]) >= OPTIONS])
+        topic = generator.choice([one for one in topics_of(scene) if kind == "open" or len(VALUES[one]) >= OPTIONS])
         asked = ask(scene, generator.choice(scene.groups), topic)
         row |= {
             "topic": topic,

@@ -14,10 +14,10 @@ class SmallLanguageModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     vocabulary: int = Field(512, description="most tokens that the tokenizer may have")
-    width: int = 192
+    width: int = 128
     layers: int = 4
     heads: int = 4
-    mlp_width: int = 512
+    mlp_width: int = 344
     positions: int = 512
 
 
