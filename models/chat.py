@@ -34,6 +34,23 @@ def prompt(question: str, *, image_tokens: int = 0, context: str = "") -> str:
     return f"{TURN_START}user\n{about}{chr(10) if about else ''}{question}{TURN_END}\n{TURN_START}assistant\n"
 
 
+def padding_token(tokenizer: Tokenizer) -> int:
+    """The id that fills rows up: the end of text, which no answer holds."""
+    return token_id(tokenizer, END_OF_TEXT)
+
+
+def token_id(tokenizer: Tokenizer, mark: str) -> int:
+    """The id of a mark of the chat format.
+
+    Raises:
+        KeyError: the tokenizer was made without the chat format.
+    """
+    token = tokenizer.token_to_id(mark)
+    if token is None:
+        raise KeyError(f"the tokenizer lacks {mark}")
+    return token
+
+
 def encode_conversation(
     tokenizer: Tokenizer, turns: Sequence[tuple[str, str]], *, image_tokens: int = 0, context: str = ""
 ) -> Encoded:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -33,6 +35,7 @@ class SmallConfig:
 def make_language_model(config: SmallConfig, *, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
     """The small model with random weights."""
     torch.manual_seed(seed)
+    shape: dict[str, Any] = {"attn_implementation": attention_implementation()}
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=vocabulary,
@@ -45,7 +48,7 @@ def make_language_model(config: SmallConfig, *, vocabulary: int, seed: int) -> Q
             tie_word_embeddings=True,
             # The usual 0.02 is for wide models: with it, a small one takes twice the steps.
             initializer_range=config.width**-0.5,
-            attn_implementation=attention_implementation(),
+            **shape,
         )
     )
 
@@ -83,10 +86,10 @@ def save_language_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Pa
     """Write the model and its tokenizer as a transformers folder."""
     model.save_pretrained(folder)
     tokenizer.save(os.fspath(folder / TOKENIZER_FILE))
-    (folder / "tokenizer_config.json").write_text(
-        '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "%s", "eos_token": "%s"}\n'
-        % (END_OF_TEXT, END_OF_TEXT)
-    )
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
 
 
 def supervised_loss(model: PreTrainedModel, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.chat import END_OF_TEXT, IMAGE, TURN_END, prompt
+from models.chat import END_OF_TEXT, IMAGE, TURN_END, prompt, token_id
 from models.language_model import load_language_model, save_language_model, supervised_loss
 from models.vision import PIXEL_MEAN, PIXEL_STD, VisionConfig, VisionEncoder
 from models.weights import WeightsError
@@ -99,7 +100,7 @@ class VisionLanguageModel(nn.Module):
         self.visual = visual
         self.language_model = language_model
         self.tokenizer = tokenizer
-        self.image_id = tokenizer.token_to_id(IMAGE)
+        self.image_id = token_id(tokenizer, IMAGE)
 
     @property
     def image_tokens(self) -> int:
@@ -113,7 +114,7 @@ class VisionLanguageModel(nn.Module):
         embeddings = self.language_model.get_input_embeddings()(ids)
         if seen is None:
             return embeddings
-        places = (ids == self.image_id).unsqueeze(-1)
+        places = torch.eq(ids, self.image_id).unsqueeze(-1)
         return embeddings.masked_scatter(places, seen.to(embeddings.dtype))
 
     def forward(self, ids: Tensor, labels: Tensor, pixels: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -142,7 +143,9 @@ class VisionLanguageModel(nn.Module):
     ) -> list[str]:
         """As `answer`, for image states that `see` gave: (questions, queries, width)."""
         prompts = [
-            self.tokenizer.encode(prompt(question, image_tokens=self.image_tokens), add_special_tokens=False).ids
+            self.tokenizer.encode(
+                prompt(question, image_tokens=self.image_tokens), add_special_tokens=False
+            ).ids
             for question in questions
         ]
         # Batches of like length: less padding, and the order is put back at the end.
@@ -157,15 +160,18 @@ class VisionLanguageModel(nn.Module):
 
     def _generate(self, prompts: list[list[int]], seen: Tensor, max_new_tokens: int) -> list[str]:
         # Padding stands on the left, so that every row's answer starts at the same place.
-        pad, end = (self.tokenizer.token_to_id(token) for token in (END_OF_TEXT, TURN_END))
+        pad, end = (token_id(self.tokenizer, mark) for mark in (END_OF_TEXT, TURN_END))
         longest = max(map(len, prompts))
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
-        tokens = self.language_model.generate(
+        generate: Any = self.language_model.generate
+        tokens = generate(
             inputs_embeds=self.embed(ids, seen), attention_mask=mask, max_new_tokens=max_new_tokens,
             do_sample=False, eos_token_id=end, pad_token_id=pad,
         )  # fmt: skip
-        return [text.strip() for text in self.tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True)]
+        return [
+            text.strip() for text in self.tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True)
+        ]
 
     def save(self, folder: Path) -> None:
         """Write the model: language_model/ (a transformers folder) and the visual module."""

@@ -34,8 +34,13 @@ class CrawlManifest(BaseModel):
     columns: Columns = Columns()
     license: str = Field("unknown", description="license of the URL list")
     source: str = Field("", description="where the list comes from: a URL or a citation")
-    allow_loopback: bool = Field(False, description="whether 127.0.0.1 may be fetched from; only for a crawl that is served on this machine")
-    world: Path | None = Field(None, description="a world table whose web server is started while this crawl is downloaded")
+    allow_loopback: bool = Field(
+        False,
+        description="whether 127.0.0.1 may be fetched from; only for a crawl that is served on this machine",
+    )
+    world: Path | None = Field(
+        None, description="a world table whose web server is started while this crawl is downloaded"
+    )
 
 
 def read_manifest(path: Path) -> CrawlManifest:

@@ -72,7 +72,9 @@ class LanguageShare(Section):
 class Limits(Section):
     """What blocks a run: a crawl that keeps more or less than this is looked at by a person first."""
 
-    keep_rate: tuple[float, float] = Field((0.01, 0.999), description="least and most share that the filter keeps")
+    keep_rate: tuple[float, float] = Field(
+        (0.01, 0.999), description="least and most share that the filter keeps"
+    )
 
 
 class Recipe(Section):
@@ -85,7 +87,9 @@ class Recipe(Section):
     pivot_language: str = Field("en", pattern=LANGUAGE_PATTERN)
     target_languages: list[str] = Field(["zh"], min_length=1)
     processes: int = Field(2, ge=1, description="ranks of a training")
-    world: WorldParameters | None = Field(None, description="the procedural world, where it stands in for the web")
+    world: WorldParameters | None = Field(
+        None, description="the procedural world, where it stands in for the web"
+    )
     download: DownloadParameters = DownloadParameters()
     clip: ClipParameters = ClipParameters()
     score: ScoreParameters = ScoreParameters()

@@ -162,9 +162,7 @@ def input_versions(spec: StageSpec) -> dict[str, str]:
     for name in _marked_fields(type(spec), _FILE):
         for key, path in _paths(getattr(spec, name)).items():
             if not path.is_file():
-                raise BadInput(
-                    f"the input {name!r} does not exist", where=path, remedy="check the path"
-                )
+                raise BadInput(f"the input {name!r} does not exist", where=path, remedy="check the path")
             versions[name + key] = file_sha256(path)[:16]
     return versions
 
@@ -266,9 +264,7 @@ def _work_folder(stage: Stage[SpecT], spec: SpecT) -> Path:
     return spec.output / "_work" / fingerprint(stage, spec, input_versions(spec))
 
 
-def _publish(
-    stage: Stage[SpecT], spec: SpecT, work: Work, outcome: Outcome, seconds: float
-) -> Manifest:
+def _publish(stage: Stage[SpecT], spec: SpecT, work: Work, outcome: Outcome, seconds: float) -> Manifest:
     if outcome.ledger is not None and not outcome.ledger.balanced:
         raise AssertionError(f"{stage.name}: the ledger does not balance: {outcome.ledger}")
     inputs = input_versions(spec)
@@ -299,7 +295,7 @@ def _publish(
     if final.exists():
         # Left by a run that was killed between the move and the manifest, or damaged since.
         shutil.rmtree(final)
-    os.replace(work.out, final)
+    work.out.replace(final)
     manifest.write(spec.output, made)
     for stable in stage.stable_names:
         manifest.write_atomically(spec.output / stable, (final / stable).read_bytes())
@@ -396,8 +392,8 @@ def _end_with(stage: Stage[Any], code: int, words: str) -> NoReturn:
 
 
 class _PrintSchema(argparse.Action):
-    def __init__(self, *args: Any, stage: Stage[Any], **kwargs: Any) -> None:
-        super().__init__(*args, nargs=0, **kwargs)
+    def __init__(self, option_strings: list[str], dest: str, *, stage: Stage[Any], help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
         self.stage = stage
 
     def __call__(self, *_: Any) -> None:
@@ -408,7 +404,9 @@ class _PrintSchema(argparse.Action):
 def _describe(spec_type: type[BaseModel]) -> str:
     lines = []
     for name, info in spec_type.model_fields.items():
-        default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}"
+        default = (
+            "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}"
+        )
         kind = getattr(info.annotation, "__name__", str(info.annotation))
         lines.append(f"  {name}: {kind} ({default})" + (f"  {info.description}" if info.description else ""))
     return "\n".join(lines)

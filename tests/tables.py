@@ -115,7 +115,11 @@ def training_shards(table: Path, count: int, *, languages: Sequence[str] = ("en"
                 captions = {language: grammar(language).caption(scene, 0) for language in languages}
                 uid = pair_uid(f"http://127.0.0.1/{index}.jpg", captions["en"])
                 writer.add(
-                    uid, jpeg(scene), "jpg", {"uid": uid, "source": "test", "captions": captions}, list(languages)
+                    uid,
+                    jpeg(scene),
+                    "jpg",
+                    {"uid": uid, "source": "test", "captions": captions},
+                    list(languages),
                 )
         write_index(folder / "index.parquet", writer.rows)
 

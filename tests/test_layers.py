@@ -46,5 +46,7 @@ def test_every_stage_is_declared_without_importing_torch() -> None:
     ]
     assert len(specs) > 10
     script = f"import sys, importlib\nfor name in {specs!r}: importlib.import_module(name)\nprint('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,8 +21,8 @@ from pipelines.errors import (
     Interrupted,
     StageFailed,
 )
-from pipelines.launch.spec import JobSpec, Report
 from pipelines.lake.manifest import write_atomically
+from pipelines.launch.spec import JobSpec, Report
 from pipelines.progress import FILE_VARIABLE, QUIET_VARIABLE
 
 POLL_SECONDS = 0.2
@@ -93,10 +94,8 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
     """Ask the whole group to stop, and kill what is left of it after the grace period."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -108,7 +107,9 @@ def _fail(job: JobSpec, code: int, end: Report | None, log_path: Path) -> NoRetu
     with log_path.open(encoding="utf-8", errors="replace") as stream:
         words = "".join(deque(stream, maxlen=LAST_WORDS)).strip() if end is None else end["text"]
     if code == BAD_INPUT_EXIT_CODE:
-        raise BadInput(words.removeprefix("error: "), where=log_path, remedy="see above; the full log is here")
+        raise BadInput(
+            words.removeprefix("error: "), where=log_path, remedy="see above; the full log is here"
+        )
     if code == INTERRUPTED_EXIT_CODE:
         raise Interrupted(f"{job.name} saved its state and stopped; run it again to go on")
     ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ KEPT = 2
 """Checkpoints that stay: the newest, and one before it in case the newest is damaged."""
 
 
-def save(folder: Path, step: int, write: Callable[[Path], None]) -> None:
+def save(folder: Path, step: int, write: Callable[[Path, int], None]) -> None:
     """Write the checkpoint of `step` through `write`, then publish it by rename; all ranks call it.
 
     The rename comes after a list of the files' sizes: a checkpoint that was cut off is not taken for whole.
@@ -25,7 +24,7 @@ def save(folder: Path, step: int, write: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     dist.barrier()
-    write(partial)
+    write(partial, step)
     dist.barrier()
     if dist.get_rank() == 0:
         sizes = {
@@ -36,7 +35,7 @@ def save(folder: Path, step: int, write: Callable[[Path], None]) -> None:
         (partial / COMPLETE).write_text(json.dumps({"step": step, "files": sizes}))
         final = folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
+        partial.replace(final)
         for old in sorted(folder.glob("step-????????"))[:-KEPT]:
             shutil.rmtree(old)
     dist.barrier()

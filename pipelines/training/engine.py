@@ -127,18 +127,18 @@ class Engine:
         norm = self._engine.get_global_grad_norm()
         return float(norm) if norm is not None else float("nan")
 
-    def save(self, folder: Path, client_state: dict[str, Any]) -> None:
-        """Write trained parameters and optimiser state; all ranks call it together."""
+    def save(self, folder: Path, step: int) -> None:
+        """Write trained parameters, optimiser state and the number of steps done; all ranks call it together."""
         self._engine.save_checkpoint(
-            os.fspath(folder), tag=CHECKPOINT_TAG, client_state=client_state, exclude_frozen_parameters=True
+            os.fspath(folder), tag=CHECKPOINT_TAG, client_state={"step": step}, exclude_frozen_parameters=True
         )
 
-    def load(self, folder: Path) -> dict[str, Any]:
-        """Restore what `save` wrote; return the client state."""
+    def load(self, folder: Path) -> int:
+        """Restore what `save` wrote; return the number of steps done."""
         _, client_state = self._engine.load_checkpoint(
             os.fspath(folder), tag=CHECKPOINT_TAG, load_module_strict=False
         )
-        return dict(client_state)
+        return int(client_state["step"])
 
     def trained_weights(self) -> dict[str, Tensor]:
         """The trained parameters, by name, in float32; all ranks call it together."""

@@ -6,7 +6,7 @@ from collections import Counter
 
 from tokenizers import Tokenizer
 
-from models.chat import END_OF_TEXT, encode_conversation
+from models.chat import encode_conversation, padding_token
 from models.vision_language import load
 from pipelines.lake import manifest
 from pipelines.progress import Progress
@@ -51,7 +51,7 @@ def run(spec: FinetuneSpec, work: Work, progress: Progress) -> Outcome:
     images = ShardImages([spec.instructions], model.visual.config.image_size)
     samples = InstructionSamples(images, model.tokenizer, model.image_tokens)
     trained = train(
-        model.train(), samples, pad=model.tokenizer.token_to_id(END_OF_TEXT), optimisation=spec.optimisation,
+        model.train(), samples, pad=padding_token(model.tokenizer), optimisation=spec.optimisation,
         work=work, progress=progress, what="instruction tuning",
     )  # fmt: skip
     publish_model(model, trained.weights, work.out)

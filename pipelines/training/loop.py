@@ -15,9 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.vision_language import VisionLanguageModel
 from pipelines.errors import BadInput, Interrupted
 from pipelines.progress import Progress
 from pipelines.stage import Work
@@ -48,10 +47,10 @@ def learning_rate_share(step: int, optimisation: Optimisation) -> float:
 
 
 def train(
-    model: VisionLanguageModel, samples: Samples, *, pad: int, optimisation: Optimisation,
+    model: nn.Module, samples: Samples, *, pad: int, optimisation: Optimisation,
     work: Work, progress: Progress, what: str,
 ) -> Trained:  # fmt: skip
-    """Train `model` on `samples`; go on from the newest whole checkpoint in the work folder.
+    """Train `model` (ids, labels, pixels -> summed loss, tokens) on `samples`; go on from the newest whole checkpoint in the work folder.
 
     Killed at any moment and started again, it ends with the same weights to the bit: the data
     order is a function of the step, and all other state is in the checkpoint.
@@ -77,7 +76,7 @@ def train(
             # One exchange carries both: all ranks must agree on the tokens and on when to stop.
             tokens, stopping = sum_over_ranks(batch.supervised, float(stop.requested))
             if stopping:
-                checkpoint.save(checkpoints, step, lambda path: engine.save(path, {"step": step}))
+                checkpoint.save(checkpoints, step, engine.save)
                 raise Interrupted(f"{what}: saved at step {step}")
 
             engine.set_rate(learning_rate_share(step, optimisation))
@@ -99,7 +98,7 @@ def train(
             progress.advance(1, loss=loss, tokens_per_second=tokens_seen / (time.monotonic() - started))
             done = step + 1
             if done % optimisation.checkpoint_every == 0 and done < optimisation.steps:
-                checkpoint.save(checkpoints, done, lambda path: engine.save(path, {"step": done}))
+                checkpoint.save(checkpoints, done, engine.save)
 
     weights = engine.trained_weights()
     metrics = {
@@ -125,7 +124,7 @@ def _resume(engine: Engine, checkpoints: Path, progress: Progress) -> int:
     found = checkpoint.newest(checkpoints, progress.say)
     if found is None:
         return 0
-    step = int(engine.load(found)["step"])
+    step = engine.load(found)
     progress.say(f"goes on from step {step}")
     return step
 

@@ -34,9 +34,13 @@ def parameter_groups(part: nn.Module, learning_rate: float) -> list[dict[str, An
 class MuonAdamW(torch.optim.Optimizer):
     """Two of torch's own optimisers over one list of groups and one state."""
 
-    def __init__(self, groups: list[dict[str, Any]], *, betas: tuple[float, float], weight_decay: float) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], *, betas: tuple[float, float], weight_decay: float
+    ) -> None:
         super().__init__(groups, {})
-        matrices, others = ([p for g in groups if g["muon"] is kind for p in g["params"]] for kind in (True, False))
+        matrices, others = (
+            [p for g in groups if g["muon"] is kind for p in g["params"]] for kind in (True, False)
+        )
         self._inner = {
             True: torch.optim.Muon(
                 matrices, momentum=betas[1], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
-from models.chat import END_OF_TEXT, encode_conversation
+from models.chat import encode_conversation, padding_token
 from models.language_model import load_language_model
 from models.vision_language import VisionLanguageModel, load_visual_module, preprocess
 from pipelines.lake import manifest
@@ -53,7 +53,9 @@ class ShardImages:
 class CaptionSamples:
     """Image-caption pairs as one-turn conversations: a request drawn anew each epoch, and the caption."""
 
-    def __init__(self, images: ShardImages, tokenizer: Tokenizer, spec: PretrainSpec, image_tokens: int) -> None:
+    def __init__(
+        self, images: ShardImages, tokenizer: Tokenizer, spec: PretrainSpec, image_tokens: int
+    ) -> None:
         self._images, self._tokenizer = images, tokenizer
         self._spec, self._image_tokens = spec, image_tokens
 
@@ -80,7 +82,7 @@ def run(spec: PretrainSpec, work: Work, progress: Progress) -> Outcome:
     images = ShardImages(list(spec.shards.values()), visual.config.image_size)
     samples = CaptionSamples(images, tokenizer, spec, model.image_tokens)
     trained = train(
-        model, samples, pad=tokenizer.token_to_id(END_OF_TEXT), optimisation=spec.optimisation,
+        model, samples, pad=padding_token(tokenizer), optimisation=spec.optimisation,
         work=work, progress=progress, what="multimodal pretraining",
     )  # fmt: skip
     # DeepSpeed rounded the frozen weights to the precision of the training: publish them as they were.

@@ -45,5 +45,7 @@ def weights_of(*tables: Path) -> Iterator[None]:
         yield
     except WeightsError as error:
         raise BadInput(
-            str(error), where=", ".join(map(str, tables)), remedy="run the stage that makes these weights again"
+            str(error),
+            where=", ".join(map(str, tables)),
+            remedy="run the stage that makes these weights again",
         ) from None

@@ -13,7 +13,6 @@ from torch import Tensor
 from models.chat import IGNORED, Encoded
 from models.vision_language import normalise
 
-
 LENGTH_MULTIPLE = 16
 """Few different shapes: a CPU's matrix kernels are compiled, and kept, for each."""
 

@@ -16,22 +16,27 @@ class Optimisation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: needs whole matrices, so zero_stage 0")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: needs whole matrices, so zero_stage 0"
+    )
     steps: int = Field(gt=0)
     batch_size: int = Field(64, gt=0, description="samples per step, over all ranks")
     learning_rates: dict[Part, float] = Field(
         description="peak learning rate of each trained part; a part that is not named is frozen"
     )
     warmup_steps: int = Field(30, ge=0)
-    final_fraction: float = Field(0.02, ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    final_fraction: float = Field(
+        0.02, ge=0, le=1, description="learning rate at the end, as a share of the peak"
+    )
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clipping: float = Field(1.0, gt=0)
     zero_stage: Literal[0, 1, 2] = Field(2, description="DeepSpeed ZeRO; at stage 0, bf16 is autocast")
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware has it")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the hardware has it"
+    )
     seed: int = 0
     checkpoint_every: Annotated[int, Execution] = Field(200, gt=0, description="steps between checkpoints")
-
 
     @model_validator(mode="after")
     def _muon_has_whole_matrices(self) -> Self:
@@ -54,7 +59,9 @@ class PretrainSpec(TrainingSpec):
     shards: dict[str, InputTable]
     """Training shards, by crawl."""
     pivot_language: str
-    prompts: list[str] = Field(min_length=1, description="requests that a caption answers, in the pivot language")
+    prompts: list[str] = Field(
+        min_length=1, description="requests that a caption answers, in the pivot language"
+    )
 
 
 class FinetuneSpec(TrainingSpec):

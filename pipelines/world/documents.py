@@ -47,11 +47,15 @@ def draw_turn(generator: random.Random, scene: Scene, words: Grammar, kind: str)
     asked = ask(scene, generator.choice(scene.groups), topic)
     question = words.question(asked, generator.randrange(8))
     if kind == "open":
-        return Turn(language=words.language, kind=kind, question=question, answer=words.value(topic, asked.answer))
+        return Turn(
+            language=words.language, kind=kind, question=question, answer=words.value(topic, asked.answer)
+        )
     options, _ = draw_options(generator, topic, asked.answer)
     question = words.choice(question, [words.value(topic, option) for option in options])
     # The option itself rather than its letter: one step of reasoning less, which a small model wants.
-    return Turn(language=words.language, kind=kind, question=question, answer=words.value(topic, asked.answer))
+    return Turn(
+        language=words.language, kind=kind, question=question, answer=words.value(topic, asked.answer)
+    )
 
 
 def draw_options(generator: random.Random, topic: Topic, answer: str) -> tuple[list[str], str]:

@@ -50,7 +50,9 @@ def instructions(count: int, *, seed: int, words: Grammar) -> Iterator[dict[str,
             yield row | {"topic": kind, "question": question, "options": [], "answer": answer, "choose": ""}
             continue
         # A choice needs four values to choose from, which the topic of size has not.
-        topic = generator.choice([one for one in topics_of(scene) if kind == "open" or len(VALUES[one]) >= OPTIONS])
+        topic = generator.choice(
+            [one for one in topics_of(scene) if kind == "open" or len(VALUES[one]) >= OPTIONS]
+        )
         asked = ask(scene, generator.choice(scene.groups), topic)
         row |= {
             "topic": topic,

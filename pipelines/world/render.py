@@ -53,9 +53,8 @@ def _places(group: Group, side: Relation, generator: random.Random) -> list[tupl
         across += 0 if side in ("left", "above") else 2
         column, row = (across, along) if side in ("left", "right") else (along, across)
         jitter = 0.5 * (_CELL - 2 * _RADIUS[group.size] * 1.08)
-        places.append(
-            tuple((cell + 0.5) * _CELL + generator.uniform(-jitter, jitter) for cell in (column, row))
-        )
+        x, y = ((cell + 0.5) * _CELL + generator.uniform(-jitter, jitter) for cell in (column, row))
+        places.append((x, y))
     return places
 
 

@@ -54,7 +54,9 @@ def batch_of(model: VisionLanguageModel, count: int) -> list[Sample]:
     return [
         Sample(
             encode_conversation(
-                model.tokenizer, [(QUESTIONS[index % 4], "red"), ("有几个？", "两个")], image_tokens=model.image_tokens
+                model.tokenizer,
+                [(QUESTIONS[index % 4], "red"), ("有几个？", "两个")],
+                image_tokens=model.image_tokens,
             ),
             preprocess(draw(scene), model.visual.config.image_size),
         )
@@ -140,13 +142,17 @@ def test_weights_that_do_not_fit_are_refused_by_name(model: VisionLanguageModel,
 
 
 @pytest.mark.parametrize("answer", ["two small red circles on the left.", "左边有两个小的红色圆形。"])
-def test_only_answers_and_the_marks_that_end_them_are_supervised(model: VisionLanguageModel, answer: str) -> None:
+def test_only_answers_and_the_marks_that_end_them_are_supervised(
+    model: VisionLanguageModel, answer: str
+) -> None:
     encoded = encode_conversation(
         model.tokenizer, [("Describe the picture.", answer), ("有几个圆形？", "两个")], image_tokens=4
     )
     supervised = [token for token in encoded.labels if token != IGNORED]
 
-    assert model.tokenizer.decode(supervised, skip_special_tokens=False) == f"{answer}{TURN_END}两个{TURN_END}"
+    assert (
+        model.tokenizer.decode(supervised, skip_special_tokens=False) == f"{answer}{TURN_END}两个{TURN_END}"
+    )
     assert encoded.ids.count(model.image_id) == 4
 
 

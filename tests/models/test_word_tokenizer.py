@@ -23,7 +23,16 @@ def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
 
 def test_words_are_tokens_with_and_without_spaces_between_them() -> None:
     assert pieces(TOKENIZER, "two small red circles") == ["two", "▁small", "▁red", "▁circles"]
-    assert pieces(TOKENIZER, "左边有两个小的红色圆形。") == ["左边", "有", "两个", "小", "的", "红色", "圆形", "。"]
+    assert pieces(TOKENIZER, "左边有两个小的红色圆形。") == [
+        "左边",
+        "有",
+        "两个",
+        "小",
+        "的",
+        "红色",
+        "圆形",
+        "。",
+    ]
 
 
 @given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=4))

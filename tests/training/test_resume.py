@@ -103,14 +103,16 @@ def test_sigterm_saves_and_exits_with_its_own_code_and_the_next_run_goes_on(
     finally:
         del os.environ["PROGRESS_FILE"]
     ended = [json.loads(line) for line in ends.read_text().splitlines()]
-    assert [end["code"] for end in ended if end["kind"] == "end"][0] == INTERRUPTED_EXIT_CODE
+    assert next(end["code"] for end in ended if end["kind"] == "end") == INTERRUPTED_EXIT_CODE
 
     launch(training)
 
     assert manifest.read(tmp_path).data_version == manifest.read(undisturbed).data_version
 
 
-def test_a_truncated_checkpoint_is_passed_over(inputs: dict[str, Path], undisturbed: Path, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_passed_over(
+    inputs: dict[str, Path], undisturbed: Path, tmp_path: Path
+) -> None:
     training = spec(inputs, tmp_path)
     process = start_and_wait_for_step(training, 9)
     os.killpg(process.pid, signal.SIGKILL)

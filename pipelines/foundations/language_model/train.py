@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.chat import END_OF_TEXT, encode_conversation, prompt
+from models.chat import encode_conversation, padding_token, prompt
 from models.language_model import (
     SmallConfig,
     make_language_model,
@@ -73,10 +73,12 @@ def run(spec: LanguageModelSpec, work: Work, progress: Progress) -> Outcome:
     tokenizer = make_word_tokenizer(_texts(documents[:TOKENIZER_DOCUMENTS]), spec.shape.vocabulary)
     vocabulary = tokenizer.get_vocab_size()
     model = make_language_model(
-        SmallConfig(**spec.shape.model_dump(exclude={"vocabulary"})), vocabulary=vocabulary, seed=spec.optimisation.seed
+        SmallConfig(**spec.shape.model_dump(exclude={"vocabulary"})),
+        vocabulary=vocabulary,
+        seed=spec.optimisation.seed,
     )
     trained = train(
-        TextModel(model), DocumentSamples(documents, tokenizer), pad=tokenizer.token_to_id(END_OF_TEXT),
+        TextModel(model), DocumentSamples(documents, tokenizer), pad=padding_token(tokenizer),
         optimisation=spec.optimisation, work=work, progress=progress, what="language model, text only",
     )  # fmt: skip
     if int(os.environ.get("RANK", "0")) == 0:
