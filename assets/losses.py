@@ -29,17 +29,10 @@ def logged_losses(table: Path, manifest: Manifest) -> list[float | None]:
 
 
 def curve_svg(values: Sequence[float], *, x_label: str) -> str:
-    """`values` in order, with least and greatest at the axis. Values that are not finite are left out.
-
-    Raises:
-        ValueError: there is no finite value.
-    """
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        raise ValueError("no finite value")
-    group = math.ceil(len(finite) / POINTS)
+    """`values`, at least one and all finite, in order; the least and the greatest stand at the axis."""
+    group = math.ceil(len(values) / POINTS)
     means = [
-        sum(finite[at : at + group]) / len(finite[at : at + group]) for at in range(0, len(finite), group)
+        sum(values[at : at + group]) / len(values[at : at + group]) for at in range(0, len(values), group)
     ]
     low, high = min(means), max(means)
     across, down = WIDTH - LEFT - 8, HEIGHT - TOP - BOTTOM

@@ -25,6 +25,8 @@ INLINE_BYTES = 30_000
 SMALL = "_small"
 """A stage that draws its own thumbnail of `x.png` calls it `x_small.png`."""
 THUMBNAIL_WIDTHS = (640, 480, 320, 200)
+CURVE_POINTS = 4
+"""A list of at least as many figures is drawn."""
 CELL_CHARACTERS = 200
 FILES_SHOWN = 20
 
@@ -50,18 +52,10 @@ def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
 
 def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.MetadataValue[Any]]:
     """The metadata of a materialization of `table`."""
-    shown: dict[str, dg.MetadataValue[Any]] = {
-        "reused": dg.MetadataValue.bool(reused),
-        "made": dg.MetadataValue.text(manifest.created),
-        "seconds": dg.MetadataValue.float(manifest.seconds),
-        "fingerprint": dg.MetadataValue.text(manifest.fingerprint),
-        "table": dg.MetadataValue.path(str(table.resolve())),
-        "files": dg.MetadataValue.md(_files(manifest)),
-        "bytes": dg.MetadataValue.int(sum(file.bytes for file in manifest.files)),
-    }
-    if manifest.inputs:
-        rows = [[name, version] for name, version in manifest.inputs.items()]
-        shown["inputs"] = dg.MetadataValue.md(markdown_table(["input", "data version"], rows))
+    shown: dict[str, dg.MetadataValue[Any]] = {}
+    for page in sorted(table.glob("*.html")):
+        shown[page.name] = dg.MetadataValue.path(str(page.resolve()))
+    shown.update(_plots(table, manifest))
     if manifest.ledger is not None:
         shown["ledger"] = dg.MetadataValue.md(_ledger(manifest.ledger))
         shown["keep rate"] = dg.MetadataValue.float(manifest.ledger.keep_rate)
@@ -69,20 +63,21 @@ def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.M
     if rows_made:
         shown["dagster/row_count"] = dg.MetadataValue.int(rows_made)
     shown.update(of_metrics(manifest.metrics))
-    if losses := [
-        loss for loss in logged_losses(table, manifest) if loss is not None and math.isfinite(loss)
-    ]:
-        picture = curve_svg(losses, x_label=f"{len(losses)} logged losses")
-        shown["plot: loss"] = dg.MetadataValue.md(_inline("loss", "svg+xml", picture.encode()))
-    for file in manifest.files:
-        path = table / file.path
-        if path.suffix == ".png" and not path.stem.endswith(SMALL):
-            shown[f"plot: {path.stem}"] = _picture(path)
+    shown |= {
+        "reused": dg.MetadataValue.bool(reused),
+        "made": dg.MetadataValue.text(manifest.created),
+        "seconds": dg.MetadataValue.float(manifest.seconds),
+        "table": dg.MetadataValue.path(str(table.resolve())),
+        "files": dg.MetadataValue.md(_files(manifest)),
+        "bytes": dg.MetadataValue.int(sum(file.bytes for file in manifest.files)),
+        "fingerprint": dg.MetadataValue.text(manifest.fingerprint),
+    }
+    if manifest.inputs:
+        rows = [[name, version] for name, version in manifest.inputs.items()]
+        shown["inputs"] = dg.MetadataValue.md(markdown_table(["input", "data version"], rows))
     log = table / "_launch" / "log.txt"
     if log.is_file():
         shown["log"] = dg.MetadataValue.path(str(log.resolve()))
-    for page in sorted(table.glob("*.html")):
-        shown[page.name] = dg.MetadataValue.path(str(page.resolve()))
     return shown
 
 
@@ -97,8 +92,35 @@ def of_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, dg.Met
     return shown
 
 
+def _plots(table: Path, manifest: Manifest) -> dict[str, dg.MetadataValue[Any]]:
+    """The loss curve, if losses were logged, and the pictures among the files."""
+    plots: dict[str, dg.MetadataValue[Any]] = {}
+    losses = logged_losses(table, manifest)
+    if "losses" not in manifest.metrics and _is_curve(losses):
+        plots["plot: loss"] = _curve("loss", losses)
+    for file in manifest.files:
+        path = table / file.path
+        if path.suffix == ".png" and not path.stem.endswith(SMALL):
+            plots[f"plot: {path.stem}"] = _picture(path)
+    return plots
+
+
 def _is_figure(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_curve(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) >= CURVE_POINTS and all(_is_figure(point) for point in value)
+    )
+
+
+def _curve(title: str, values: list[Any]) -> dg.MetadataValue[Any]:
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return dg.MetadataValue.text("no finite value")
+    picture = curve_svg(finite, x_label=f"{len(finite)} values")
+    return dg.MetadataValue.md(_inline(title, "svg+xml", picture.encode()))
 
 
 def _typed(value: Any) -> dg.MetadataValue[Any]:
@@ -111,6 +133,8 @@ def _typed(value: Any) -> dg.MetadataValue[Any]:
         return dg.MetadataValue.float(value) if math.isfinite(value) else dg.MetadataValue.text(str(value))
     if isinstance(value, str):
         return dg.MetadataValue.text(value)
+    if _is_curve(value):
+        return _curve("curve", value)
     if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
         header = list(value[0])
         rows = [[row.get(column, "") for column in header] for row in value]
@@ -135,7 +159,12 @@ def _ledger(ledger: Ledger) -> str:
 def _files(manifest: Manifest) -> str:
     shown = manifest.files[:FILES_SHOWN]
     rows = [
-        [file.path, f"{file.bytes:,}", "" if file.rows is None else f"{file.rows:,}", file.sha256[:12]]
+        [
+            file.path.removeprefix(f"{manifest.fingerprint}/"),
+            f"{file.bytes:,}",
+            "" if file.rows is None else f"{file.rows:,}",
+            file.sha256[:12],
+        ]
         for file in shown
     ]
     text = markdown_table(["file", "bytes", "rows", "sha256"], rows)

@@ -76,7 +76,7 @@ def new_crawls_sensor(
                 added.append(manifest.crawl)
             run_key = f"{manifest.crawl}:{digest[:16]}"
             requests.append(dg.RunRequest(run_key=run_key, partition_key=manifest.crawl))
-        for problem in problems:
+        for problem in problems if requests else []:  # else the reason for skipping names them
             context.log.warning(problem)
         return dg.SensorResult(
             run_requests=requests,

@@ -47,6 +47,7 @@ def test_crawled_markup_is_shown_and_not_obeyed(attack: str) -> None:
 def test_every_metric_can_be_stored_and_read_back() -> None:
     metrics = {
         "rate": 0.5, "steps": 3, "fits": True, "name": "zh", "lost": math.nan,
+        "curve": [3.0, math.nan, 2.0, 1.0], "gone": [math.nan] * 5,
         "by language": {"en": 0.5, "zh": math.inf}, "deep": {"a": {"b": [1.0, math.nan]}}, "empty": [],
     }  # fmt: skip
     shown = metadata.of_metrics(metrics)
