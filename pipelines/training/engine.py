@@ -20,7 +20,7 @@ from pipelines.training.spec import Optimisation
 
 CHECKPOINT_TAG = "state"
 # DeepSpeed would compile a shared-memory exchange with gcc on the first run; killed meanwhile, that build
-# leaves a lock on which later runs wait for ever. On a CPU, gloo does.
+# leaves a lock on which later runs wait for ever. On a CPU, gloo does: measured on two ranks, it is as fast.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
@@ -32,9 +32,6 @@ def join_group() -> tuple[int, int]:
             port = probe.getsockname()[1]
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(port))
-    # Else DeepSpeed compiles a shared-memory all-reduce at its first use on a machine, which takes a
-    # minute and a C++ compiler; measured on two ranks, it is no faster than gloo.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return dist.get_rank(), dist.get_world_size()
