@@ -50,7 +50,10 @@ def foundation_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
         return vision.VisionSpec(
             output=layout.table("foundations", "vision"),
             language_model=layout.table("foundations", "language_model"),
-            shape=recipe.vision,
+            world=world,
+            language=recipe.pivot_language,
+            shape=recipe.vision.shape,
+            training=recipe.vision.training,
         )
 
     declared = partial(StageAsset, group="foundations", kinds=frozenset({"pytorch", "huggingface"}))
@@ -87,8 +90,8 @@ def foundation_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             key=layout.key("foundations", "vision"),
             stage=vision.STAGE,
             spec=vision_spec,
-            upstream=[layout.key("foundations", "language_model")],
+            upstream=[layout.key("foundations", "language_model"), *from_world],
             checks=[checks.checksums()],
-            description="The visual module before training: an image encoder with query tokens, and a bridge.",
+            description="The visual module: an image encoder with query tokens, trained on English alone, and a bridge.",
         ),
     ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+INITIAL_DEVIATION = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class VisionEncoder(nn.Module):
         self.config = config
         patches = (config.image_size // config.patch_size) ** 2
         self.patches = nn.Conv2d(3, config.width, config.patch_size, config.patch_size)
-        self.positions = nn.Parameter(torch.randn(patches, config.width) * 0.02)
-        self.queries = nn.Parameter(torch.randn(config.queries, config.width) * 0.02)
+        # As large as the patches' own states: from a smaller start, where a patch is and which query asks
+        # are learned only late, and the quickstart's training is short.
+        self.positions = nn.Parameter(torch.randn(patches, config.width) * INITIAL_DEVIATION)
+        self.queries = nn.Parameter(torch.randn(config.queries, config.width) * INITIAL_DEVIATION)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 

@@ -13,7 +13,7 @@ from pipelines.filter.spec import FilterParameters
 from pipelines.foundations.clip.spec import ClipParameters
 from pipelines.foundations.language_model.spec import SmallLanguageModel
 from pipelines.foundations.translator.spec import TranslatorParameters
-from pipelines.foundations.vision.spec import SmallVisionEncoder
+from pipelines.foundations.vision.spec import VisionParameters
 from pipelines.score.spec import ScoreParameters
 from pipelines.shard.spec import ShardParameters
 from pipelines.stage import load_document, validated
@@ -98,7 +98,7 @@ class Recipe(Section):
     translation: Translation = Translation()
     shards: ShardParameters = ShardParameters()
     language_model: LanguageModel
-    vision: SmallVisionEncoder = SmallVisionEncoder()
+    vision: VisionParameters = VisionParameters()
     pretraining: Pretraining
     tuning: Tuning
     language_share: LanguageShare = LanguageShare()

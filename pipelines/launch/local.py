@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
+
 from pipelines.errors import (
     BAD_INPUT_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,
@@ -91,15 +93,22 @@ def _tail(path: Path) -> Iterator[list[Report]]:
 
 
 def _stop_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole group to stop, and kill what is left of it after the grace period."""
+    """Ask the whole job to stop, and kill what is left of it after the grace period.
+
+    torchrun gives each rank a session of its own, so the group alone would leave them behind.
+    """
+    ranks: list[psutil.Process] = []
     if process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            ranks = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
-    try:
+    for rank in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rank.kill()
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
     process.wait()
 
 

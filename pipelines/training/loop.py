@@ -37,13 +37,12 @@ class Trained:
     metrics: dict[str, Any]
 
 
-def learning_rate_share(step: int, optimisation: Optimisation) -> float:
-    """The learning rate of a step, as a share of the peak: linear warm-up, then cosine decay."""
-    if step < optimisation.warmup_steps:
-        return (step + 1) / optimisation.warmup_steps
-    run = max(optimisation.steps - optimisation.warmup_steps, 1)
-    decayed = 0.5 * (1 + math.cos(math.pi * (step - optimisation.warmup_steps) / run))
-    return optimisation.final_fraction + (1 - optimisation.final_fraction) * decayed
+def cosine_share(step: int, steps: int, *, warmup: int, final: float) -> float:
+    """The learning rate of a step, as a share of the peak: linear warm-up, then cosine decay to `final`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    decayed = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+    return final + (1 - final) * decayed
 
 
 def train(
@@ -79,7 +78,12 @@ def train(
                 checkpoint.save(checkpoints, step, engine.save)
                 raise Interrupted(f"{what}: saved at step {step}")
 
-            engine.set_rate(learning_rate_share(step, optimisation))
+            engine.set_rate(
+                cosine_share(
+                    step, optimisation.steps,
+                    warmup=optimisation.warmup_steps, final=optimisation.final_fraction,
+                )
+            )  # fmt: skip
             loss_sum = engine.forward(batch.ids, batch.labels, batch.pixels)
             (global_loss,) = sum_over_ranks(loss_sum.item())
             loss = global_loss / tokens

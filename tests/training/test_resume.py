@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines.errors import INTERRUPTED_EXIT_CODE
@@ -75,13 +76,21 @@ def start_and_wait_for_step(training: PretrainSpec, step: int) -> subprocess.Pop
     raise AssertionError("the training ended before it could be disturbed")
 
 
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for torchrun and for its ranks, which have sessions of their own."""
+    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in everyone:
+        one.kill()
+    psutil.wait_procs(everyone)
+    process.wait()
+
+
 def test_a_run_killed_by_sigkill_ends_bitwise_equal_to_an_undisturbed_one(
     inputs: dict[str, Path], undisturbed: Path, tmp_path: Path
 ) -> None:
     training = spec(inputs, tmp_path)
     process = start_and_wait_for_step(training, 6)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_all(process)
     assert not manifest.exists(tmp_path)
 
     reports = launch(training)
@@ -115,8 +124,7 @@ def test_a_truncated_checkpoint_is_passed_over(
 ) -> None:
     training = spec(inputs, tmp_path)
     process = start_and_wait_for_step(training, 9)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_all(process)
     newest = max(tmp_path.glob("_work/*/checkpoints/step-????????"))
     state = next(newest.rglob("*optim_states.pt"))
     state.write_bytes(state.read_bytes()[:100])

@@ -1,1 +1,1 @@
-"""The visual module before training: a vision encoder with query tokens, and a linear bridge."""
+"""The visual module before it meets the language model: a vision encoder with query tokens, and a bridge."""
