@@ -48,10 +48,19 @@ class Layer(nn.Module):
         batch, tokens, width = states.shape
         qkv = self.qkv(self.attention_norm(states)).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        attended = attention(query, key, value)
         states = states + self.attention_out(attended.transpose(1, 2).reshape(batch, tokens, width))
         mixed: Tensor = states + self.mlp(self.mlp_norm(states))
         return mixed
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q k / sqrt(d)) v over all tokens; (batch, heads, tokens, d) each."""
+    if query.is_cuda:
+        return nn.functional.scaled_dot_product_attention(query, key, value)
+    # On a CPU the fused kernel's backward pass is several times slower at a few dozen tokens.
+    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    return scores.float().softmax(-1).to(value.dtype) @ value
 
 
 class VisionEncoder(nn.Module):

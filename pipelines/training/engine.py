@@ -16,6 +16,7 @@ from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
 from pipelines.training.muon import MuonAdamW, parameter_groups
+from pipelines.training.precision import resolve_precision
 from pipelines.training.spec import Optimisation
 
 CHECKPOINT_TAG = "state"
@@ -35,19 +36,6 @@ def join_group() -> tuple[int, int]:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return dist.get_rank(), dist.get_world_size()
-
-
-def resolve_precision(asked: str) -> str:
-    """`auto` is bf16 where the hardware multiplies it: any recent GPU, a CPU with AMX or AVX512-BF16."""
-    if asked != "auto":
-        return asked
-    if torch.cuda.is_available():
-        return "bf16"
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "fp32"
-    return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "fp32"
 
 
 def sum_over_ranks(*values: float) -> list[float]:

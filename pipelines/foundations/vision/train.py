@@ -28,6 +28,7 @@ from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.training.loop import cosine_share
 from pipelines.training.muon import MuonAdamW, parameter_groups
+from pipelines.training.precision import resolve_precision
 
 _WORD = re.compile(r"\w+")
 
@@ -37,7 +38,7 @@ def run(spec: VisionSpec, work: Work, progress: Progress) -> Outcome:
     torch.set_num_threads(spec.threads)
     width = read_json(manifest.file(spec.language_model, "config.json"))["hidden_size"]
     module = make_visual_module(VisionConfig(**spec.shape.model_dump()), width, seed=spec.seed)
-    metrics = {"parameters": sum(parameter.numel() for parameter in module.parameters())}
+    metrics: dict[str, float] = {"parameters": sum(parameter.numel() for parameter in module.parameters())}
     if spec.world is not None and spec.training.steps:
         pixels, words = read_pairs(
             manifest.file(spec.world, "reference/pairs.parquet"), spec.language, spec.shape.image_size
@@ -83,14 +84,16 @@ def train_encoder(
         parameter_groups(learner, training.learning_rate), betas=(0.9, 0.95), weight_decay=0.01
     )
     draw = torch.Generator().manual_seed(training.seed)
+    bf16 = resolve_precision("auto") == "bf16"
     losses = []
     progress.start("vision encoder", training.steps, unit="step")
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * cosine_share(step, training.steps, warmup=20, final=0.02)
         chosen = torch.randint(len(pixels), (training.batch,), generator=draw)
-        states = module.encoder(normalise(pixels[chosen])).flatten(1)
-        loss = nn.functional.binary_cross_entropy_with_logits(head(states), words[chosen])
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = head(module.encoder(normalise(pixels[chosen])).flatten(1))
+        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), words[chosen])
         if not math.isfinite(loss.item()):
             raise BadInput(
                 f"the loss is {loss.item()} at step {step}", where="vision.training",
