@@ -1,4 +1,4 @@
-"""The instruction mix: the share holds exactly, choices stay choices, and rejects leave with a reason."""
+"""The instruction mix: the share holds exactly, choices are answered by their option, and rejects leave with a reason."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def test_the_share_holds_and_the_rest_is_untouched(world: Path, tmp_path: Path) 
             assert turn["question"] == "\n".join(
                 [row["question"], *lines, *([row["choose"]] if lines else [])]
             )
-            assert turn["answer"] == row["answer"]
+            assert turn["answer"] == (row["options"]["ABCD".index(row["answer"])] if lines else row["answer"])
 
 
-def test_a_translated_choice_keeps_its_letters_in_front_of_translated_options(
+def test_a_translated_choice_keeps_its_letters_and_is_answered_by_its_translated_option(
     world: Path, tmp_path: Path
 ) -> None:
     reader = mix(world, tmp_path / "out", 1.0)
@@ -117,7 +117,7 @@ def test_a_translated_choice_keeps_its_letters_in_front_of_translated_options(
                 f"{letter}. {words[text]}" for letter, text in zip("ABCD", row["options"], strict=True)
             ]
             assert turn["question"].split("\n") == [words[row["question"]], *options, words[row["choose"]]]
-            assert turn["answer"] == row["answer"]
+            assert turn["answer"] == words[row["options"]["ABCD".index(row["answer"])]]
     assert choices > 5
 
 
