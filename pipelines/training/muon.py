@@ -1,7 +1,6 @@
 """Muon for the weight matrices, AdamW for the rest, as one optimiser that DeepSpeed can hold.
 
-Muon (Jordan 2024) orthogonalises the momentum of each matrix. The small language model learns to look
-attributes up in about two thirds of AdamW's steps with it. It needs whole matrices, so no ZeRO stage
+Muon (Jordan 2024) orthogonalises the momentum of each matrix. It needs whole matrices, so no ZeRO stage
 that flattens them.
 """
 
