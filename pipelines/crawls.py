@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.documents import load_document, validated
 from pipelines.errors import BadInput
-from pipelines.stage import load_document, validated
 
 LANGUAGE_PATTERN = r"^[a-z]{2,3}$"
 CRAWL_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.answer.spec import AnswerParameters
 from pipelines.crawls import LANGUAGE_PATTERN
+from pipelines.documents import load_document, validated
 from pipelines.download.spec import DownloadParameters
 from pipelines.filter.spec import FilterParameters
 from pipelines.foundations.clip.spec import ClipParameters
@@ -16,7 +17,6 @@ from pipelines.foundations.translator.spec import TranslatorParameters
 from pipelines.foundations.vision.spec import VisionParameters
 from pipelines.score.spec import ScoreParameters
 from pipelines.shard.spec import ShardParameters
-from pipelines.stage import load_document, validated
 from pipelines.training.spec import Optimisation
 from pipelines.translate.spec import Decoding, GuardLimits
 from pipelines.world.spec import WorldParameters

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.documents import load
 from pipelines.errors import BadInput
 from pipelines.filter.spec import FilterSpec
 from pipelines.lake import manifest
 from pipelines.lake.identity import pair_uid
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
-from pipelines.stage import Outcome, Stage, StageSpec, Work, execute, load_spec, why_not_reusable
+from pipelines.stage import Outcome, Stage, StageSpec, Work, execute, why_not_reusable
 
 ROOT = Path(__file__).parent.parent
 
@@ -109,7 +110,7 @@ def test_an_unknown_key_is_named_with_the_keys_that_exist(tmp_path: Path) -> Non
     path.write_text(json.dumps({"output": "x", "raw_pairs": "a", "clip_scores": "b", "treshold": 0.2}))
 
     with pytest.raises(BadInput, match=r"treshold: unknown key[\s\S]*parameters"):
-        load_spec(FilterSpec, path)
+        load(FilterSpec, path)
 
 
 def test_files_that_a_person_keeps_in_the_output_folder_survive(tmp_path: Path) -> None:

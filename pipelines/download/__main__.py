@@ -1,7 +1,7 @@
 """`python -m pipelines.download SPEC`."""
 
+from pipelines.command_line import main
 from pipelines.download.spec import STAGE
-from pipelines.stage import main
 
 if __name__ == "__main__":  # The pool's processes import this module too.
     main(STAGE)

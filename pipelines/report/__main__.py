@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from pipelines.command_line import main
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 from pipelines.report.spec import STAGE
-from pipelines.stage import main
 
 
 def show(path: Path) -> None:

@@ -1,7 +1,7 @@
 """`python -m pipelines.score_answers SPEC`"""
 
+from pipelines.command_line import main
 from pipelines.score_answers.spec import STAGE
-from pipelines.stage import main
 
 if __name__ == "__main__":
     main(STAGE)

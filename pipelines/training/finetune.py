@@ -8,9 +8,10 @@ from tokenizers import Tokenizer
 
 from models.chat import encode_conversation, padding_token
 from models.vision_language import load
+from pipelines.command_line import main
 from pipelines.lake import manifest
 from pipelines.progress import Progress
-from pipelines.stage import Outcome, Work, main
+from pipelines.stage import Outcome, Work
 from pipelines.training.loop import train
 from pipelines.training.pretrain import ShardImages
 from pipelines.training.publish import publish_model, weights_of

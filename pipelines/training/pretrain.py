@@ -19,10 +19,11 @@ from tokenizers import Tokenizer
 from models.chat import encode_conversation, padding_token
 from models.language_model import load_language_model
 from models.vision_language import VisionLanguageModel, load_visual_module, preprocess
+from pipelines.command_line import main
 from pipelines.lake import manifest
 from pipelines.lake.shards import ShardReader
 from pipelines.progress import Progress
-from pipelines.stage import Outcome, Work, main
+from pipelines.stage import Outcome, Work
 from pipelines.training.loop import train
 from pipelines.training.publish import publish_model, weights_of
 from pipelines.training.samples import Sample

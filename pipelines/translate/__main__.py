@@ -1,6 +1,6 @@
 """`python -m pipelines.translate SPEC`."""
 
-from pipelines.stage import main
+from pipelines.command_line import main
 from pipelines.translate.spec import STAGE
 
 if __name__ == "__main__":

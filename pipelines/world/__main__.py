@@ -1,6 +1,6 @@
 """`python -m pipelines.world SPEC`"""
 
-from pipelines.stage import main
+from pipelines.command_line import main
 from pipelines.world.spec import STAGE
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipelines.crawls import CrawlManifest
+from pipelines.documents import validated
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 from pipelines.lake import manifest
-from pipelines.stage import validated
 from pipelines.world.faults import (
     CAPTION_FAULTS,
     CONTROL_CHARACTER,

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from pipelines.command_line import main
 from pipelines.errors import BadInput, Interrupted
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
-from pipelines.stage import InputTable, Outcome, Stage, StageSpec, Work, main
+from pipelines.stage import InputTable, Outcome, Stage, StageSpec, Work
 
 
 class ToySpec(StageSpec):

@@ -1,6 +1,6 @@
 """`python -m pipelines.foundations.language_model SPEC`."""
 
+from pipelines.command_line import main
 from pipelines.foundations.language_model.spec import STAGE
-from pipelines.stage import main
 
 main(STAGE)

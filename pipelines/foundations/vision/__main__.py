@@ -1,6 +1,6 @@
 """`python -m pipelines.foundations.vision SPEC`."""
 
+from pipelines.command_line import main
 from pipelines.foundations.vision.spec import STAGE
-from pipelines.stage import main
 
 main(STAGE)

@@ -1,0 +1,93 @@
+"""What a stage author declares: a spec, the fields of it that are inputs, what runs, what comes out."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.lake.ledger import Ledger
+from pipelines.progress import Progress
+
+TABLE_MARK, FILE_MARK, EXECUTION_MARK = "input table", "input file", "execution"
+
+InputTable = Annotated[Path, TABLE_MARK]
+"""A spec field of this type is a table that the stage reads: its data version counts."""
+InputFile = Annotated[Path, FILE_MARK]
+"""A spec field of this type is a file that the stage reads: its content counts."""
+Execution = EXECUTION_MARK
+"""`Annotated[int, Execution]`: how the work is run (processes, ports); never changes the result."""
+
+
+class StageSpec(BaseModel):
+    """What a stage is told. Subclasses add inputs (`InputTable`, `InputFile`) and parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: Path
+    """The folder of the table that the stage publishes."""
+    processes: Annotated[int, Execution] = 1
+    """Ranks of a distributed stage; started by torchrun."""
+
+
+SpecT = TypeVar("SpecT", bound=StageSpec)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves besides its files."""
+
+    ledger: Ledger | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Plain JSON values that a person reads: counts, rates, scores."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows per file, by path below `out/`; other files have none."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a run writes: `out` is published whole; the rest of `folder` is state for a resume."""
+
+    folder: Path
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+
+@dataclass(frozen=True)
+class Stage(Generic[SpecT]):
+    """A stage of the factory.
+
+    `code_version` is raised by hand when a change of code changes the result: only then is
+    finished work done again.
+    """
+
+    name: str
+    module: str
+    spec_type: type[SpecT]
+    code_version: str
+    run: Callable[[SpecT, Work, Progress], Outcome]
+    summary: str
+    resumable: bool = False
+    """Whether `run` can go on from what an earlier, killed run left in the work folder."""
+    stable_names: tuple[str, ...] = ()
+    """Files that people open: also put directly under `output`, after the publish."""
+
+
+def lazy(target: str) -> Callable[..., Outcome]:
+    """The function `package.module:name`, imported when it is first called.
+
+    A stage is declared beside its spec, which the web UI loads; what runs it imports torch.
+    """
+    module, name = target.split(":")
+
+    def call(spec: Any, work: Work, progress: Progress) -> Outcome:
+        outcome: Outcome = getattr(importlib.import_module(module), name)(spec, work, progress)
+        return outcome
+
+    return call
