@@ -34,9 +34,9 @@ def main(stage: Stage[SpecT]) -> None:
         made = execute(stage, load(stage.spec_type, arguments.spec))
     except BadInput as error:
         _end_with(stage, BAD_INPUT_EXIT_CODE, f"error: {error}")
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as error:
         words = "stopped; run the same command to go on. Nothing half-made was published."
-        _end_with(stage, INTERRUPTED_EXIT_CODE, f"{stage.name}: {words}")
+        _end_with(stage, INTERRUPTED_EXIT_CODE, f"{stage.name}: {f'{error}. ' if str(error) else ''}{words}")
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps({"data_version": made.data_version, "rows": made.rows, **made.metrics}))
 

@@ -120,6 +120,6 @@ def _fail(job: JobSpec, code: int, end: Report | None, log_path: Path) -> NoRetu
             words.removeprefix("error: "), where=log_path, remedy="see above; the full log is here"
         )
     if code == INTERRUPTED_EXIT_CODE:
-        raise Interrupted(f"{job.name} saved its state and stopped; run it again to go on")
+        raise Interrupted(f"{job.name} saved its state and stopped; run it again to go on. {words}")
     ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     raise StageFailed(f"{job.name} failed ({ended}); the full log is {log_path}\n{words}")

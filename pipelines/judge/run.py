@@ -1,0 +1,69 @@
+"""The judging stage: reviews as JSON lines, the figures by language, and the drift from another judge."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipelines.errors import BadInput
+from pipelines.judge import calibration, overlap
+from pipelines.judge.aggregate import scored
+from pipelines.judge.items import read_items, read_pack, write_reviews
+from pipelines.judge.judging import judge
+from pipelines.judge.spec import JudgeSpec
+from pipelines.lake.ledger import Ledger
+from pipelines.progress import Progress
+from pipelines.stage import Outcome, Work
+
+REVIEWS_FILE, JUDGEMENT_FILE = "reviews.jsonl", "judgement.json"
+
+
+def run(spec: JudgeSpec, work: Work, progress: Progress) -> Outcome:
+    """Write reviews.jsonl and judgement.json."""
+    items = read_items(spec.items)
+    account = str(spec.output)
+    reviews = judge(
+        items, spec.judge, spec.cache, progress, rules=spec.rules, conduct=spec.conduct, account=account
+    )
+    headline = [one for one in reviews if one.order == "reference_first"]
+    failed = [one.failure for one in headline if one.failure]
+    if len(failed) > spec.most_failures * len(headline):
+        raise BadInput(
+            f"{len(failed)} of {len(headline)} items got no review ({', '.join(sorted(set(failed)))})",
+            where=spec.items,
+            remedy="run again to ask for those once more, look at what the judge writes, or raise `most_failures`",
+        )
+    # The overlap measures what it measures, whatever a model would be asked for.
+    protocol = "pair" if spec.judge.server is None else spec.judge.protocol
+    languages = sorted({item.language for item in items})
+    document: dict[str, Any] = {
+        "judge": spec.judge.name,
+        "is_a_model": spec.judge.server is not None,
+        "protocol": protocol,
+        "reading": spec.judge.reading,
+        "languages": {
+            language: scored([one for one in reviews if one.language == language], protocol)
+            for language in languages
+        },
+    }
+    if spec.judge.server is None:
+        document["signature"] = overlap.signature()
+    if spec.calibration is not None:
+        pack = read_pack(spec.calibration)
+        again = judge(
+            [item for item, _ in pack], spec.judge.model_copy(update={"swap": False}), spec.cache, progress,
+            rules=spec.rules, conduct=spec.conduct, account=account,
+        )  # fmt: skip
+        document["drift"] = calibration.drift([review for _, review in pack], again)
+    write_reviews(work.out / REVIEWS_FILE, reviews)
+    text = json.dumps(document, ensure_ascii=False, indent=1)
+    (work.out / JUDGEMENT_FILE).write_text(text + "\n", encoding="utf-8")
+    return Outcome(
+        ledger=Ledger.of(kept=len(headline) - len(failed), reasons=failed),
+        metrics={
+            "judge": spec.judge.name,
+            "scores": {name: found["pooled"]["score"] for name, found in document["languages"].items()},
+            **({"drift": document["drift"]} if "drift" in document else {}),
+        },
+        rows={REVIEWS_FILE: len(reviews)},
+    )
