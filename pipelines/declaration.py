@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.lake.ledger import Ledger
+from pipelines.lake.work import Work
 from pipelines.progress import Progress
 
 TABLE_MARK, FILE_MARK, EXECUTION_MARK = "input table", "input file", "execution"
@@ -46,17 +47,6 @@ class Outcome:
     """Plain JSON values that a person reads: counts, rates, scores."""
     rows: dict[str, int] = field(default_factory=dict)
     """Rows per file, by path below `out/`; other files have none."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """Where a run writes: `out` is published whole; the rest of `folder` is state for a resume."""
-
-    folder: Path
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipelines.errors import BadInput
+from pipelines.lake import location
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -29,7 +30,7 @@ def load_document(path: Path) -> dict[str, Any]:
         BadInput: the file is missing, is not UTF-8 YAML, or holds no mapping.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(location.read_bytes(path).decode("utf-8"))
     except FileNotFoundError:
         raise BadInput("the file does not exist", where=path, remedy="check the path") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 BAD_INPUT_EXIT_CODE = 42
@@ -19,24 +20,34 @@ class BadInput(Exception):
     """
 
     def __init__(self, what: str, *, where: str | Path, remedy: str) -> None:
-        self.what, self.where, self.remedy = what, str(where), remedy
-        super().__init__(f"{what}\n  where:  {where}\n  remedy: {remedy}")
+        # A place in an object store is carried as a path, in which `//` became `/`.
+        self.what, self.where, self.remedy = what, re.sub(r"^s3:/(?!/)", "s3://", str(where)), remedy
+        super().__init__(f"{what}\n  where:  {self.where}\n  remedy: {remedy}")
 
 
 class Interrupted(Exception):
     """The stage was asked to stop, saved what it had, and will resume when it is run again."""
 
 
+class StoreBusy(Exception):
+    """The object store throttles: the same run may succeed later, so this is no bad input."""
+
+
 class StageFailed(Exception):
     """A launched stage ended without publishing its table; the message holds its last words."""
 
 
-def disk_full_as_bad_input(error: OSError, where: Path) -> Exception:
-    """The error to raise for `error`: a full disk is named as such, everything else stays."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    return BadInput(
-        "the disk is full",
-        where=where,
-        remedy="free some space and run the same command again; finished parts are kept and reused",
-    )
+def io_error_explained(error: OSError, where: Path) -> Exception:
+    """The error to raise for `error`: a full disk and a throttling store are named, everything else stays."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BadInput(
+            "the disk is full",
+            where=where,
+            remedy="free some space and run the same command again; finished parts are kept and reused",
+        )
+    if error.errno == errno.EBUSY and "reduce your request rate" in str(error).lower():
+        return StoreBusy(
+            "the object store refuses requests (SlowDown) after all attempts; nothing half-made was "
+            "published. Run the same command again later, with fewer workers"
+        )
+    return error

@@ -8,16 +8,17 @@ and the atomic publish.
     <output>/_MANIFEST.json          the table exists when this does
     <output>/<fingerprint>/...       its files
     <output>/_work/<fingerprint>/    a run in progress; `out/` below it is what will be published
+
+`output` may be an object store's (`s3://bucket/folder`): then the work folder is on this machine's
+disk, finished files are uploaded, and the manifest follows them, by a conditional write.
 """
 
 from __future__ import annotations
 
 import datetime
 import os
-import re
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from pipelines.declaration import (
@@ -28,14 +29,13 @@ from pipelines.declaration import (
     SpecT,
     Stage,
     StageSpec,
-    Work,
     lazy,
 )
-from pipelines.errors import disk_full_as_bad_input
+from pipelines.errors import BadInput, io_error_explained
 from pipelines.fingerprint import fingerprint, input_versions, parameters, reusable, why_not_reusable
-from pipelines.lake import lock, manifest
-from pipelines.lake.identity import file_sha256
-from pipelines.lake.manifest import Manifest, TableFile
+from pipelines.lake import cache, location, lock, manifest, publish
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.work import Work
 from pipelines.progress import Progress
 
 __all__ = [
@@ -54,37 +54,44 @@ __all__ = [
     "why_not_reusable",
 ]
 
-_MADE_BY_STAGES = re.compile(r"_work|[0-9a-f]{16}")
-
 
 def execute(stage: Stage[SpecT], spec: SpecT) -> Manifest:
     """Run the stage, or reuse its table; return the manifest.
 
     Under torchrun every rank calls this: rank 0 holds the lock and publishes, the others
     only run. A stage with ranks must end with a barrier, so that all files are there by then.
+
+    Raises:
+        BadInput: an input is missing or changed while the stage ran, the disk is full, or the lease was lost.
     """
     if int(os.environ.get("RANK", "0")) != 0:
         if made := reusable(stage, spec):
             # As rank 0 will find, too: it would not come to the barrier at which this rank would wait.
             return made
-        work = Work(_work_folder(stage, spec))
-        stage.run(spec, work, Progress(stage.name, silent=True))
+        stage.run(spec, _work(stage, spec, input_versions(spec)), Progress(stage.name, silent=True))
         return manifest.read(spec.output) if manifest.exists(spec.output) else _unpublished(stage)
-    with lock.exclusive(spec.output):
+    with lock.exclusive(spec.output) as check_lock:
         progress = Progress(stage.name)
         if made := reusable(stage, spec):
             progress.say(f"reused: nothing changed since {made.created}")
+            publish.tidy(spec.output, made, stage.stable_names)
             return made
-        work = Work(_work_folder(stage, spec))
+        replaces = manifest.tag(spec.output)
+        inputs = input_versions(spec)
+        work = _work(stage, spec, inputs)
         if not stage.resumable:
             shutil.rmtree(work.folder, ignore_errors=True)
-        work.out.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
+            work.out.mkdir(parents=True, exist_ok=True)
             outcome = stage.run(spec, work, progress)
-            return _publish(stage, spec, work, outcome, time.monotonic() - started)
+            made = _described(stage, spec, inputs, outcome, time.monotonic() - started)
+            check_lock()
+            return publish.publish(
+                spec.output, work, made, outcome.rows, stage.stable_names, replaces=replaces
+            )
         except OSError as error:
-            raise disk_full_as_bad_input(error, work.folder) from error
+            raise io_error_explained(error, work.folder) from error
         finally:
             progress.close()
 
@@ -96,47 +103,34 @@ def _unpublished(stage: Stage[Any]) -> Manifest:
     )  # fmt: skip
 
 
-def _work_folder(stage: Stage[SpecT], spec: SpecT) -> Path:
-    return spec.output / "_work" / fingerprint(stage, spec, input_versions(spec))
+def _work(stage: Stage[SpecT], spec: SpecT, inputs: dict[str, str]) -> Work:
+    name = fingerprint(stage, spec, inputs)
+    remote = location.is_remote(spec.output)
+    return Work(cache.scratch(spec.output) / "_work" / name, spec.output / name if remote else None)
 
 
-def _publish(stage: Stage[SpecT], spec: SpecT, work: Work, outcome: Outcome, seconds: float) -> Manifest:
+def _described(
+    stage: Stage[SpecT], spec: SpecT, inputs: dict[str, str], outcome: Outcome, seconds: float
+) -> Manifest:
+    """The manifest of what was made, its files still to be named."""
     if outcome.ledger is not None and not outcome.ledger.balanced:
         raise AssertionError(f"{stage.name}: the ledger does not balance: {outcome.ledger}")
-    inputs = input_versions(spec)
-    name = fingerprint(stage, spec, inputs)
-    files = [
-        TableFile(
-            path=f"{name}/{path.relative_to(work.out).as_posix()}",
-            sha256=file_sha256(path),
-            bytes=path.stat().st_size,
-            rows=outcome.rows.get(path.relative_to(work.out).as_posix()),
+    now = input_versions(spec)
+    if changed := [name for name in inputs if now.get(name) != inputs[name]]:
+        raise BadInput(
+            f"{stage.name}: an input changed while it was read: {', '.join(changed)}",
+            where=spec.output,
+            remedy="run the stage again, on the inputs as they are now; nothing was published",
         )
-        for path in sorted(work.out.rglob("*"))
-        if path.is_file()
-    ]
-    made = Manifest(
+    return Manifest(
         stage=stage.name,
         code_version=stage.code_version,
-        fingerprint=name,
+        fingerprint=fingerprint(stage, spec, inputs),
         parameters=parameters(spec),
         inputs=inputs,
-        files=files,
+        files=[],
         ledger=outcome.ledger,
         metrics=outcome.metrics,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 2),
     )
-    final = spec.output / name
-    if final.exists():
-        # Left by a run that was killed between the move and the manifest, or damaged since.
-        shutil.rmtree(final)
-    work.out.replace(final)
-    manifest.write(spec.output, made)
-    for stable in stage.stable_names:
-        manifest.write_atomically(spec.output / stable, (final / stable).read_bytes())
-    for old in spec.output.iterdir():
-        # Only what stages made: `output` may be a folder in which a person keeps other things.
-        if old.is_dir() and old.name != name and _MADE_BY_STAGES.fullmatch(old.name):
-            shutil.rmtree(old)
-    return made

@@ -6,16 +6,26 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pipelines.lake import lease, location
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def exclusive(table: Path, *, poll_seconds: float = 0.5) -> Iterator[None]:
-    """Hold the table's lock. The kernel lets go of it however the holder ends, SIGKILL included."""
+def exclusive(table: Path, *, poll_seconds: float = 0.5) -> Iterator[Callable[[], None]]:
+    """Hold the table's lock; yield what raises `BadInput` once it is no longer held.
+
+    On a disk the kernel lets go of it however the holder ends, SIGKILL included; in an object
+    store it is a lease, which ends when its holder no longer renews it.
+    """
+    if location.is_remote(table):
+        with lease.held(table / ".lock", poll_seconds=poll_seconds) as check:
+            yield check
+        return
     table.mkdir(parents=True, exist_ok=True)
     with (table / ".lock").open("a+") as stream:
         waiting = False
@@ -34,4 +44,4 @@ def exclusive(table: Path, *, poll_seconds: float = 0.5) -> Iterator[None]:
         stream.truncate()
         stream.write(str(os.getpid()))
         stream.flush()
-        yield
+        yield lambda: None

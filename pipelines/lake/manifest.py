@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.errors import BadInput
+from pipelines.lake import cache, location
 from pipelines.lake.identity import document_sha256, file_sha256
 from pipelines.lake.ledger import Ledger
 
@@ -26,6 +27,8 @@ class TableFile(BaseModel):
     sha256: str
     bytes: int
     rows: int | None = None
+    tag: str | None = None
+    """In an object store: the store's tag (ETag), by which a changed object is noticed without reading it."""
 
 
 class Manifest(BaseModel):
@@ -59,7 +62,7 @@ class Manifest(BaseModel):
 
 def exists(table: Path) -> bool:
     """Whether the table has been published."""
-    return (table / MANIFEST_NAME).is_file()
+    return location.is_file(table / MANIFEST_NAME)
 
 
 def read(table: Path) -> Manifest:
@@ -70,7 +73,7 @@ def read(table: Path) -> Manifest:
     """
     path = table / MANIFEST_NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(location.read_bytes(path))
     except FileNotFoundError:
         raise BadInput(
             "this table does not exist yet",
@@ -86,12 +89,28 @@ def read(table: Path) -> Manifest:
 
 
 def files(table: Path, suffix: str = "") -> list[Path]:
-    """The table's files whose names end in `suffix`, in the manifest's order."""
-    return [table / file.path for file in read(table).files if file.path.endswith(suffix)]
+    """The table's files whose names end in `suffix`, in the manifest's order, on this machine's disk.
+
+    Of a remote table they are fetched first: name a suffix, and read tars through `positioned`.
+    """
+    return _on_disk(table, [file for file in read(table).files if file.path.endswith(suffix)])
 
 
 def folder(table: Path) -> Path:
-    """The folder that holds the table's files: what a model loader is given."""
+    """The folder of this machine's disk that holds all the table's files: what a model loader is given."""
+    made = read(table)
+    if not location.is_remote(table):
+        return table / made.fingerprint
+    entries = [(Path(file.path), table / file.path, file.sha256) for file in made.files]
+    name = f"{made.data_version}-{made.fingerprint}"
+    return cache.beside_each_other(
+        name,
+        [(path.relative_to(made.fingerprint).as_posix(), source, sha256) for path, source, sha256 in entries],
+    )
+
+
+def data_root(table: Path) -> Path:
+    """Where the table's files lie, here or in the object store; nothing is fetched."""
     return table / read(table).fingerprint
 
 
@@ -101,9 +120,9 @@ def file(table: Path, name: str) -> Path:
     Raises:
         BadInput: the table has no such file.
     """
-    for path in files(table):
-        if path.as_posix().endswith(f"/{name}"):
-            return path
+    for entry in read(table).files:
+        if (table / entry.path).as_posix().endswith(f"/{name}"):
+            return _on_disk(table, [entry])[0]
     raise BadInput(
         f"the table has no file {name!r}",
         where=table / MANIFEST_NAME,
@@ -111,18 +130,41 @@ def file(table: Path, name: str) -> Path:
     )
 
 
+def _on_disk(table: Path, entries: list[TableFile]) -> list[Path]:
+    if not location.is_remote(table):
+        return [table / entry.path for entry in entries]
+    return cache.in_parallel(lambda entry: cache.fetched(table / entry.path, entry.sha256), entries)
+
+
 def faults(table: Path, manifest: Manifest) -> list[str]:
-    """What is wrong with the files on disk: missing, of another size, or changed. Empty if nothing."""
-    found = []
+    """What is wrong with the table's files: missing, of another size, or changed. Empty if nothing."""
+    return list(
+        _remote_faults(table, manifest) if location.is_remote(table) else _local_faults(table, manifest)
+    )
+
+
+def _local_faults(table: Path, manifest: Manifest) -> Iterator[str]:
     for entry in manifest.files:
         path = table / entry.path
         if not path.is_file():
-            found.append(f"{path}: missing")
+            yield f"{path}: missing"
         elif path.stat().st_size != entry.bytes:
-            found.append(f"{path}: {path.stat().st_size} bytes, manifest says {entry.bytes}")
+            yield f"{path}: {path.stat().st_size} bytes, manifest says {entry.bytes}"
         elif file_sha256(path) != entry.sha256:
-            found.append(f"{path}: content differs from the manifest's sha256")
-    return found
+            yield f"{path}: content differs from the manifest's sha256"
+
+
+def _remote_faults(table: Path, manifest: Manifest) -> Iterator[str]:
+    """By one listing: the store computed each tag from the content that it received."""
+    found = location.listing(table / manifest.fingerprint)
+    for entry in manifest.files:
+        path = table / entry.path
+        if path not in found:
+            yield f"{location.url(path)}: missing"
+        elif found[path][0] != entry.bytes:
+            yield f"{location.url(path)}: {found[path][0]} bytes, manifest says {entry.bytes}"
+        elif found[path][1] != entry.tag:
+            yield f"{location.url(path)}: content differs from what was published"
 
 
 def verify(table: Path) -> Manifest:
@@ -143,15 +185,27 @@ def verify(table: Path) -> Manifest:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`: a reader sees the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    location.write_bytes(path, content)
 
 
-def write(table: Path, manifest: Manifest) -> None:
-    """Publish: from here on the table exists."""
+def tag(table: Path) -> str | None:
+    """The manifest's tag in its object store; None where the table was never published, or is local."""
+    if not location.is_remote(table) or not exists(table):
+        return None
+    return location.tag(table / MANIFEST_NAME)
+
+
+def write(table: Path, manifest: Manifest, *, replaces: str | None = None) -> None:
+    """Publish: from here on the table exists.
+
+    `replaces`: in an object store, the `tag` of the manifest that was there when the work began.
+
+    Raises:
+        Conflict: another run published this table in the meantime.
+    """
     text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=1)
-    write_atomically(table / MANIFEST_NAME, text.encode() + b"\n")
+    content = text.encode() + b"\n"
+    if location.is_remote(table):
+        location.put_if(table / MANIFEST_NAME, content, replaces)
+    else:
+        write_atomically(table / MANIFEST_NAME, content)

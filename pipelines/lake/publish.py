@@ -1,0 +1,82 @@
+"""The moment in which a table comes to exist: files first, whole and named by the fingerprint, then the manifest."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipelines.errors import BadInput
+from pipelines.lake import cache, location, manifest
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.work import Work
+
+_WORK = "_work"
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+
+
+def publish(
+    table: Path,
+    work: Work,
+    described: Manifest,
+    rows: Mapping[str, int],
+    stable_names: Sequence[str],
+    *,
+    replaces: str | None,
+) -> Manifest:
+    """Publish the files of `work` as `table`; return the manifest.
+
+    A kill at any moment leaves the old table or the new one. `rows`: by path below `out`.
+    `replaces`: the remote manifest's tag when the work began, so that a run that lost its lease
+    unknowingly cannot replace what another run published.
+
+    Raises:
+        BadInput: another run published in the meantime.
+    """
+    name = described.fingerprint
+    files = [
+        file.model_copy(update={"path": f"{name}/{file.path}", "rows": rows.get(file.path)})
+        for file in work.files()
+    ]
+    made = described.model_copy(update={"files": files})
+    if work.destination is None:
+        final = table / name
+        if final.exists():
+            # Left by a run that was killed between the move and the manifest, or damaged since.
+            shutil.rmtree(final)
+        work.out.replace(final)
+        manifest.write(table, made)
+    else:
+        known = {table / file.path for file in files}
+        location.remove([path for path in location.listing(table / name) if path not in known])
+        try:
+            manifest.write(table, made, replaces=replaces)
+        except location.Conflict:
+            raise BadInput(
+                "another run published this table while this one worked",
+                where=table,
+                remedy="run it again: it finds the table made, or makes it anew",
+            ) from None
+    tidy(table, made, stable_names)
+    shutil.rmtree(cache.scratch(table) / _WORK, ignore_errors=True)
+    return made
+
+
+def tidy(table: Path, made: Manifest, stable_names: Sequence[str]) -> None:
+    """What follows a publish: the stable names show the new files, and old files go.
+
+    Done again when a table is reused, for a run may have been killed just before it.
+    """
+    for stable in stable_names:
+        content = location.read_bytes(table / made.fingerprint / stable)
+        target = table / stable
+        if not location.is_file(target) or location.read_bytes(target) != content:
+            location.write_bytes(target, content)
+    for old in location.folders(table):
+        # Only what stages made: `table` may be a folder in which a person keeps other things.
+        if old.name != made.fingerprint and _FINGERPRINT.fullmatch(old.name):
+            if location.is_remote(table):
+                location.remove(list(location.listing(old)))
+            else:
+                shutil.rmtree(old)

@@ -1,0 +1,72 @@
+"""Where a run writes, and how its finished files leave this machine before the run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.lake import cache, location
+from pipelines.lake.identity import file_sha256
+from pipelines.lake.manifest import TableFile
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a run writes: `out` is published whole; the rest of `folder` is state for a resume."""
+
+    folder: Path
+    destination: Path | None = None
+    """Where the files go, if that is an object store: the table's folder of this fingerprint."""
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def finish(self, path: Path) -> None:
+        """Say that a file of `out` is whole, and will not be read here again.
+
+        Where the table is remote it is uploaded now and its local copy deleted, so that a run needs
+        disk for the files in the making only. Safe to be called from worker processes.
+        """
+        if self.destination is None:
+            return
+        name = path.relative_to(self.out).as_posix()
+        record = _ship(path, name, self.destination)
+        note = self._shipped / f"{name}.json"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        location.write_bytes(note, record.model_dump_json().encode())
+        path.unlink()
+
+    def shipped(self) -> list[TableFile]:
+        """The files that are in the object store already; paths relative to `out`."""
+        return [TableFile.model_validate_json(note.read_bytes()) for note in self._notes()]
+
+    def files(self) -> list[TableFile]:
+        """Every file of the run, by path relative to `out`; uploads those that are still here."""
+        here = [path for path in sorted(self.out.rglob("*")) if path.is_file()]
+        names = [path.relative_to(self.out).as_posix() for path in here]
+        if self.destination is None:
+            found = [_described(path, name) for path, name in zip(here, names, strict=True)]
+        else:
+            target = self.destination
+            pairs = list(zip(here, names, strict=True))
+            found = cache.in_parallel(lambda pair: _ship(*pair, target), pairs)
+            found += [record for record in self.shipped() if record.path not in names]
+        return sorted(found, key=lambda file: Path(file.path))
+
+    @property
+    def _shipped(self) -> Path:
+        return self.folder / "shipped"
+
+    def _notes(self) -> Iterator[Path]:
+        yield from sorted(self._shipped.rglob("*.json"))
+
+
+def _described(path: Path, name: str) -> TableFile:
+    return TableFile(path=name, sha256=file_sha256(path), bytes=path.stat().st_size)
+
+
+def _ship(path: Path, name: str, destination: Path) -> TableFile:
+    described = _described(path, name)
+    return described.model_copy(update={"tag": location.upload(path, destination / name)})
