@@ -92,20 +92,33 @@ def save_language_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Pa
     (folder / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
 
 
-def supervised_loss(model: PreTrainedModel, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def supervised_loss(
+    model: PreTrainedModel, embeddings: Tensor, labels: Tensor, position_ids: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Summed cross entropy over the supervised tokens, and their number.
 
-    `embeddings` (batch, tokens, width), right-padded; `labels` (batch, tokens) with -100 where nothing is
-    supervised. The head runs on supervised positions only. No attention mask: with causal attention,
-    padding on the right reaches no token before it.
+    Args:
+        embeddings: (rows, tokens, width), right-padded.
+        labels: (rows, tokens), -100 where nothing is supervised. The head runs on supervised positions only.
+        position_ids: (rows, tokens), 0 at each sample's first token, where rows are packs of samples.
+
+    No attention mask: with causal attention, padding on the right reaches no token before it, and
+    transformers keeps packed samples apart only where there is neither a mask nor a cache.
     """
-    states = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state[:, :-1]
-    targets = labels[:, 1:].flatten()
+    decoder: Any = model.get_decoder()
+    placed = {} if position_ids is None else {"position_ids": position_ids}
+    states = decoder(inputs_embeds=embeddings, use_cache=False, **placed).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    if position_ids is not None:
+        # The last token of a sample says nothing about the first of the next.
+        targets = targets.masked_fill(torch.eq(position_ids[:, 1:], 0), IGNORED)
+    targets = targets.flatten()
     places = (targets != IGNORED).nonzero().squeeze(1)
     # Few different shapes: a CPU's matrix kernels are compiled, and kept, for each. The rows added count nothing.
     added = -len(places) % SUPERVISED_MULTIPLE
     rows = nn.functional.pad(places, (0, added))
     wanted = nn.functional.pad(targets[places], (0, added), value=IGNORED)
-    logits = model.lm_head(states.flatten(0, 1)[rows])
+    head: Any = model.get_output_embeddings()
+    logits = head(states.flatten(0, 1)[rows])
     loss = nn.functional.cross_entropy(logits.float(), wanted, ignore_index=IGNORED, reduction="sum")
     return loss, torch.tensor(len(places))

@@ -23,15 +23,22 @@ def load(folder: Path) -> dict[str, Tensor]:
     require(folder, parts)
     tensors: dict[str, Tensor] = {}
     for part in parts:
-        try:
-            tensors.update(safetensors.torch.load_file(folder / part))
-        except safetensors.SafetensorError as error:
-            raise WeightsError(
-                f"this is no whole safetensors file: {error}",
-                where=folder / part,
-                remedy="copy the file again",
-            ) from error
+        tensors.update(load_file(folder / part))
     return tensors
+
+
+def load_file(path: Path) -> dict[str, Tensor]:
+    """All tensors of one safetensors file.
+
+    Raises:
+        WeightsError: it is no whole safetensors file.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise WeightsError(
+            f"this is no whole safetensors file: {error}", where=path, remedy="copy the file again"
+        ) from error
 
 
 def save(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -1,182 +1,242 @@
-"""The vision-language model: a vision encoder with queries, a bridge, and a language model.
+"""The vision-language model: a visual module and a language model, in parts that a recipe trains by name.
 
-The visual module is h, the language model f of the MpM paper (section 3): f answers given the
-question and h(image). The image's tokens take the places of `<|image|>` tokens in the prompt.
+f answers given the question and h(image) (MpM paper, section 3). The image's states take the places of
+placeholders among the prompt's word embeddings.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.chat import END_OF_TEXT, IMAGE, TURN_END, prompt, token_id
+from models import parts
+from models.chat import IGNORED
+from models.chat_template import Chat, Name, TemplateChat
 from models.language_model import load_language_model, save_language_model, supervised_loss
-from models.vision import PIXEL_MEAN, PIXEL_STD, VisionConfig, VisionEncoder
-from models.weights import WeightsError
+from models.multilingual_moe import MultilingualMoE
+from models.preprocessing import normalise, preprocess
+from models.visual import (
+    VISION_CONFIG_FILE,
+    VISION_FILE,
+    VisualModule,
+    load_visual_module,
+    make_visual_module,
+    save_visual_module,
+)
+from models.weights import read_json
 
-VISION_CONFIG_FILE = "vision_config.json"
-VISION_FILE = "visual.safetensors"
+__all__ = [
+    "VISION_CONFIG_FILE", "VISION_FILE", "VisionLanguageModel", "VisualModule", "load", "load_visual_module",
+    "make_visual_module", "normalise", "preprocess", "save_visual_module",
+]  # fmt: skip
+
 LANGUAGE_FOLDER = "language_model"
-
-
-class VisualModule(nn.Module):
-    """h: the vision encoder and the linear bridge into the language model's width."""
-
-    def __init__(self, config: VisionConfig, language_width: int) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = VisionEncoder(config)
-        self.bridge = nn.Linear(config.width, language_width)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(images, 3, size, size) normalised -> (images, queries, language width)."""
-        seen: Tensor = self.bridge(self.encoder(pixels))
-        return seen
-
-
-def make_visual_module(config: VisionConfig, language_width: int, *, seed: int) -> VisualModule:
-    """The visual module with random weights."""
-    torch.manual_seed(seed)
-    return VisualModule(config, language_width)
-
-
-def save_visual_module(module: VisualModule, folder: Path, state: dict[str, Tensor] | None = None) -> None:
-    """Write its shape and weights; `state` replaces the module's own weights where they are elsewhere."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shape = {**asdict(module.config), "language_width": module.bridge.out_features}
-    (folder / VISION_CONFIG_FILE).write_text(json.dumps(shape, indent=1) + "\n")
-    weights = {name: value.detach().contiguous() for name, value in (state or module.state_dict()).items()}
-    save_file(weights, folder / VISION_FILE)
-
-
-def load_visual_module(folder: Path) -> VisualModule:
-    """The visual module from its folder.
-
-    Raises:
-        WeightsError: a file is missing or does not fit the shape that the configuration says.
-    """
-    for name in (VISION_CONFIG_FILE, VISION_FILE):
-        if not (folder / name).is_file():
-            raise WeightsError(f"{folder} has no {name}")
-    shape = json.loads((folder / VISION_CONFIG_FILE).read_text())
-    width = shape.pop("language_width")
-    module = VisualModule(VisionConfig(**shape), width)
-    try:
-        module.load_state_dict(load_file(folder / VISION_FILE))
-    except RuntimeError as error:
-        raise WeightsError(f"{folder / VISION_FILE} does not fit {VISION_CONFIG_FILE}: {error}") from None
-    return module
-
-
-def preprocess(image: Image.Image, size: int) -> np.ndarray:
-    """The image squashed to a square, bicubic, as uint8 of shape (3, size, size)."""
-    square = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (images, 3, size, size) -> float32 with CLIP's mean and deviation taken out."""
-    mean = torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1)
-    deviation = torch.tensor(PIXEL_STD).view(1, 3, 1, 1)
-    return (pixels.float() / 255 - mean) / deviation
+CHAT_FILE = "chat.json"
 
 
 class VisionLanguageModel(nn.Module):
-    """f(question, h(image))."""
+    """f(question, h(image)). `parts()` names what can be trained or frozen."""
 
-    def __init__(self, visual: VisualModule, language_model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, visual: VisualModule, language_model: PreTrainedModel, tokenizer: Tokenizer,
+        *, template: Name = "chatml", system: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.visual = visual
         self.language_model = language_model
         self.tokenizer = tokenizer
-        self.image_id = token_id(tokenizer, IMAGE)
+        self.template, self.system = template, system
+        self.chat: Chat = TemplateChat(tokenizer, template, system=system, image_tokens=visual.tokens)
+        self.routing: Tensor | None = None
+        """Weight of each expert for each image of the last forward pass, (images, experts); none without experts."""
 
     @property
     def image_tokens(self) -> int:
-        return self.visual.config.queries
+        """Places that an image takes in a prompt."""
+        return self.visual.tokens
 
-    def embed(self, ids: Tensor, seen: Tensor | None) -> Tensor:
-        """Token embeddings (batch, tokens, width), with the states of the images in their places.
+    @property
+    def image_id(self) -> int:
+        """The id that stands at each of these places."""
+        return self.chat.image_id
 
-        `seen` (images, queries, width) in the order in which the images stand in the batch.
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows up."""
+        return self.chat.pad_id
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.visual.parameters()).device
+
+    def parts(self) -> dict[str, list[parts.NamedParameter]]:
+        """Every parameter, in exactly one named part (`models.parts`)."""
+        return parts.parts(self)
+
+    def embed(
+        self, ids: Tensor, seen: Tensor | None, *, labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Word embeddings (rows, tokens, width), with the states of the images in their places.
+
+        Args:
+            ids: (rows, tokens).
+            seen: what `visual` gave, (images, states, width), in the order in which the images stand in the batch.
+            labels, position_ids: as for `forward`; they tell an image's own prompt where experts are routed by it.
         """
-        embeddings = self.language_model.get_input_embeddings()(ids)
+        places = torch.eq(ids, self.image_id)
+        words = self.language_model.get_input_embeddings()(ids.masked_fill(places, 0))
         if seen is None:
-            return embeddings
-        places = torch.eq(ids, self.image_id).unsqueeze(-1)
-        return embeddings.masked_scatter(places, seen.to(embeddings.dtype))
+            return words
+        moe = self.visual.moe
+        if moe is not None:
+            mask = prompts_of_images(
+                ids, places, self.pad_id, self.image_tokens,
+                labels=labels, position_ids=position_ids, guide=moe.config.guide,
+            )  # fmt: skip
+            seen, weights = moe(seen, words.flatten(0, 1), mask)
+            self.routing = weights.detach()
+        return words.masked_scatter(places.unsqueeze(-1), self.visual.placed(seen).to(words.dtype))
 
-    def forward(self, ids: Tensor, labels: Tensor, pixels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Summed loss over the supervised tokens, and their number; one image per row, or none."""
+    def forward(
+        self, ids: Tensor, labels: Tensor, pixels: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Summed loss over the supervised tokens, and their number.
+
+        Args:
+            ids, labels: (rows, tokens); labels are the ids where supervised, else -100.
+            pixels: all images of the batch in the order of their placeholders, any number per sample
+                (`VisualModule.forward`); none where all samples are text.
+            position_ids: (rows, tokens), 0 at each sample's first token, where rows are packs of samples;
+                samples then don't see each other. None: a row is a sample.
+        """
         seen = None if pixels is None else self.visual(pixels)
-        return supervised_loss(self.language_model, self.embed(ids, seen), labels)
+        embeddings = self.embed(ids, seen, labels=labels, position_ids=position_ids)
+        if pixels is None and self.training:
+            embeddings = embeddings + self._idle_visual(embeddings)
+        return supervised_loss(self.language_model, embeddings, labels, position_ids)
+
+    def _idle_visual(self, embeddings: Tensor) -> Tensor | float:
+        """Nothing, made of every trained visual weight.
+
+        A rank whose samples are all text would otherwise leave out the exchange of these weights'
+        gradients, for which the other ranks wait.
+        """
+        if not any(parameter.requires_grad for parameter in self.visual.parameters()):
+            return 0.0
+        size = self.visual.image_size
+        blank = torch.zeros(1, 3, size, size, device=embeddings.device)
+        seen = self.visual(blank)
+        if isinstance(self.visual.moe, MultilingualMoE):
+            words = embeddings.flatten(0, 1)[:1]
+            seen, _ = self.visual.moe(seen, words, torch.ones(1, 1, dtype=torch.bool, device=words.device))
+        return 0.0 * seen.sum().to(embeddings.dtype)
 
     @torch.inference_mode()
     def see(self, images: Sequence[Image.Image], *, batch_size: int = 256) -> Tensor:
-        """The images' states (images, queries, width), to be reused over questions about them."""
-        size = self.visual.config.image_size
-        squares = torch.from_numpy(np.stack([preprocess(image, size) for image in images]))
-        return torch.cat([self.visual(normalise(part)) for part in squares.split(batch_size)])
+        """The images' states (images, states, width), to be reused over questions about them."""
+        squares = torch.from_numpy(np.stack([self.visual.preprocess(image) for image in images]))
+        return torch.cat([self.visual(part.to(self.device)) for part in squares.split(batch_size)])
 
     def answer(
         self, images: Sequence[Image.Image], questions: Sequence[str], *,
-        max_new_tokens: int = 24, batch_size: int = 64,
+        max_new_tokens: int = 24, batch_size: int = 64, beams: int = 1,
     ) -> list[str]:  # fmt: skip
-        """The greedy answer to each question about the image at the same place."""
+        """The answer to each question about the image at the same place: greedy, or the best of so many beams."""
         seen = self.see(images)
-        return self.answer_seen(seen, questions, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        return self.answer_seen(
+            seen, questions, max_new_tokens=max_new_tokens, batch_size=batch_size, beams=beams
+        )
 
     @torch.inference_mode()
     def answer_seen(
-        self, seen: Tensor, questions: Sequence[str], *, max_new_tokens: int = 24, batch_size: int = 64
-    ) -> list[str]:
-        """As `answer`, for image states that `see` gave: (questions, queries, width)."""
-        prompts = [
-            self.tokenizer.encode(
-                prompt(question, image_tokens=self.image_tokens), add_special_tokens=False
-            ).ids
-            for question in questions
-        ]
+        self, seen: Tensor, questions: Sequence[str], *,
+        max_new_tokens: int = 24, batch_size: int = 64, beams: int = 1,
+    ) -> list[str]:  # fmt: skip
+        """As `answer`, for image states that `see` gave: one image per question."""
+        prompts = [self.chat.encode([(question, None)], images=1).ids for question in questions]
         # Batches of like length: less padding, and the order is put back at the end.
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         answers = [""] * len(prompts)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            replies = self._generate([prompts[index] for index in chosen], seen[chosen], max_new_tokens)
+            rows = [prompts[index] for index in chosen]
+            replies = self.generate(rows, seen[chosen], max_new_tokens=max_new_tokens, beams=beams)
             for index, reply in zip(chosen, replies, strict=True):
                 answers[index] = reply
         return answers
 
-    def _generate(self, prompts: list[list[int]], seen: Tensor, max_new_tokens: int) -> list[str]:
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], seen: Tensor | None, *, max_new_tokens: int,
+        labels: Sequence[Sequence[int]] | None = None, beams: int = 1, **settings: Any,
+    ) -> list[str]:  # fmt: skip
+        """The answers to prompts of token ids.
+
+        Args:
+            seen: states of all their images, in order; any number per prompt.
+            labels: of the prompts' own earlier answers, so that experts are routed as in training.
+            settings: further settings of transformers' `generate`, a streamer for example.
+        """
         # Padding stands on the left, so that every row's answer starts at the same place.
-        pad, end = (token_id(self.tokenizer, mark) for mark in (END_OF_TEXT, TURN_END))
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+        ids, mask = left_padded(prompts, self.pad_id), left_padded([[1] * len(row) for row in prompts], 0)
+        known = None if labels is None else left_padded(labels, IGNORED).to(self.device)
+        ids, mask = ids.to(self.device), mask.to(self.device)
         generate: Any = self.language_model.generate
         tokens = generate(
-            inputs_embeds=self.embed(ids, seen), attention_mask=mask, max_new_tokens=max_new_tokens,
-            do_sample=False, eos_token_id=end, pad_token_id=pad,
+            inputs_embeds=self.embed(ids, seen, labels=known), attention_mask=mask,
+            max_new_tokens=max_new_tokens, do_sample=settings.pop("do_sample", False), num_beams=beams,
+            eos_token_id=self.chat.end_id, pad_token_id=self.pad_id, **settings,
         )  # fmt: skip
-        return [
-            text.strip() for text in self.tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True)
-        ]
+        return [self.chat.decode(row) for row in tokens.tolist()]
 
     def save(self, folder: Path) -> None:
-        """Write the model: language_model/ (a transformers folder) and the visual module."""
+        """Write the model: language_model/ (a transformers folder), the visual module, and the chat template."""
         save_visual_module(self.visual, folder)
         save_language_model(self.language_model, self.tokenizer, folder / LANGUAGE_FOLDER)
+        document = {"template": self.template, "system": self.system}
+        (folder / CHAT_FILE).write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+def prompts_of_images(
+    ids: Tensor, places: Tensor, pad: int, image_tokens: int, *,
+    labels: Tensor | None, position_ids: Tensor | None, guide: str,
+) -> Tensor:  # fmt: skip
+    """For each image, which tokens of the batch are its prompt: bool (images, rows * tokens).
+
+    A prompt is what is not supervised and stands in the image's own sample: up to the first answer after the
+    image (`first_question`), or all of it (`whole_prompt`).
+    """
+    rows, length = ids.shape
+    row = torch.arange(rows, device=ids.device).unsqueeze(1)
+    if position_ids is None:
+        sample = row.expand(rows, length).flatten()
+    else:
+        sample = (torch.eq(position_ids, 0).cumsum(1) + row * (length + 1)).flatten()
+    flat = places.flatten()
+    first = flat.nonzero().squeeze(1)[::image_tokens]
+    supervised = torch.zeros_like(flat) if labels is None else labels.flatten().ne(IGNORED)
+    prompt = ~flat & ~supervised & ids.flatten().ne(pad)
+    mask = prompt & sample.eq(sample[first].unsqueeze(1))
+    if guide == "first_question":
+        answered = supervised.cumsum(0)
+        mask &= answered <= answered[first].unsqueeze(1)
+    return mask
+
+
+def left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of one length, filled up on the left: (rows, longest)."""
+    longest = max(map(len, rows))
+    return torch.tensor([[value] * (longest - len(row)) + list(row) for row in rows])
 
 
 def load(folder: Path) -> VisionLanguageModel:
@@ -186,4 +246,9 @@ def load(folder: Path) -> VisionLanguageModel:
         WeightsError: a file is missing or does not fit.
     """
     language_model, tokenizer = load_language_model(folder / LANGUAGE_FOLDER)
-    return VisionLanguageModel(load_visual_module(folder), language_model, tokenizer).eval()
+    chat = read_json(folder / CHAT_FILE)
+    visual = load_visual_module(folder)
+    model = VisionLanguageModel(
+        visual, language_model, tokenizer, template=chat["template"], system=chat["system"]
+    )
+    return model.eval()

@@ -137,7 +137,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(model: VisionLanguageModel,
         load(tmp_path)
 
     (tmp_path / VISION_FILE).unlink()
-    with pytest.raises(WeightsError, match=f"no {VISION_FILE}"):
+    with pytest.raises(WeightsError, match=f"lacks {VISION_FILE}"):
         load(tmp_path)
 
 

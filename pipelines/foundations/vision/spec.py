@@ -59,7 +59,7 @@ STAGE = Stage(
     name="vision",
     module="pipelines.foundations.vision",
     spec_type=VisionSpec,
-    code_version="1",
+    code_version="2",
     run=lazy("pipelines.foundations.vision.train:run"),
     summary="Make the visual module (vision transformer, query tokens, bridge) and train its encoder.",
 )

@@ -77,8 +77,8 @@ def train_encoder(
     Raises:
         BadInput: the loss stopped being finite.
     """
-    config = module.config
-    head = nn.Linear(config.queries * config.width, words.shape[1])
+    encoder = module.config.encoder
+    head = nn.Linear(encoder.tokens * encoder.width, words.shape[1])
     learner = nn.ModuleList([module.encoder, head])
     optimizer = MuonAdamW(
         parameter_groups(learner, training.learning_rate), betas=(0.9, 0.95), weight_decay=0.01
