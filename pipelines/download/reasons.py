@@ -20,6 +20,14 @@ class Reason(StrEnum):
     CAPTION_ENCODING = "caption_encoding"
     CAPTION_CONTROL_CHARACTERS = "caption_control_characters"
     DUPLICATE_ROW = "duplicate_row"
+    ROW_MALFORMED = "row_malformed"
+    CONVERSATION_MALFORMED = "conversation_malformed"
+    CONVERSATION_EMPTY_TURN = "conversation_empty_turn"
+    SEVERAL_IMAGES = "several_images"
+    # Of an image on disk.
+    IMAGE_MISSING = "image_missing"
+    IMAGE_NAME_REFUSED = "image_name_refused"
+    IMAGE_UNREADABLE = "image_unreadable"
     # Of the guard.
     USERINFO_REFUSED = "userinfo_refused"
     PORT_REFUSED = "port_refused"
@@ -70,12 +78,12 @@ def clean(detail: str) -> str:
     return _UNPRINTABLE.sub(" ", detail)[:MAX_DETAIL].strip()
 
 
-def parse(text: str) -> tuple[Reason, str]:
-    """The reason and detail in the text of an error."""
+def parse(text: str) -> Failure:
+    """The failure whose text this is; another error's text is a failure to download."""
     reason, _, detail = text.partition(": ")
     if reason in _VALUES:
-        return Reason(reason), detail
-    return Reason.DOWNLOAD_FAILED, clean(text)
+        return Failure(Reason(reason), detail)
+    return Failure(Reason.DOWNLOAD_FAILED, text)
 
 
 _VALUES = frozenset(reason.value for reason in Reason)

@@ -1,4 +1,4 @@
-"""The download stage: cuts the list into shards, has them downloaded, and keeps the account."""
+"""The download stage: cuts the source into shards, has their images fetched or read, and keeps the account."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from pipelines.crawls import CrawlManifest, read_manifest
 from pipelines.download import worker
 from pipelines.download.addresses import Policy
+from pipelines.download.local_images import list_members
 from pipelines.download.pool import Pool, Retried
-from pipelines.download.spec import DownloadSpec
-from pipelines.download.url_list import UrlList
+from pipelines.download.source import Source
+from pipelines.download.spec import DownloadSpec, inputs
 from pipelines.download.worker import Settings, ShardRecord, ShardTask, record_path
 from pipelines.download.writer import names
 from pipelines.errors import BadInput
@@ -53,45 +54,61 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
     """Download the crawl into `work.out`; shards that stand there whole are not made again."""
     manifest = read_manifest(spec.crawl)
     _check_inputs(spec, manifest)
-    urls = UrlList(manifest)
     done, scratch = work.folder / "done", work.folder / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     for folder in (done, scratch / "tasks"):
         folder.mkdir(parents=True, exist_ok=True)
+    progress.start("reading the source", unit="row")
+    source = Source(manifest, scratch)
     started = time.monotonic()
     account = Account()
-    with _served(spec, manifest, urls) as loopback_ports:
+    with _served(spec, manifest, source) as loopback_ports:
         settings = Settings(
             parameters=spec.parameters,
             policy=Policy(frozenset(spec.parameters.allowed_ports), manifest.allow_loopback, loopback_ports),
             language=manifest.language,
+            kind=manifest.kind,
             threads=spec.threads_per_worker,
+            source_files=manifest.files,
+            image_roots=_image_roots(manifest),
+            members=_listed_members(manifest, scratch),
             out=work.out,
             scratch=scratch,
             done=done,
         )
-        _download(spec, settings, urls, account, progress)
+        _download(spec, settings, source, account, progress)
     shutil.rmtree(scratch)
-    return _outcome(work, urls, account, time.monotonic() - started)
+    return _outcome(work, manifest, source, account, time.monotonic() - started)
 
 
 def _check_inputs(spec: DownloadSpec, manifest: CrawlManifest) -> None:
     """The spec's inputs decide whether the table is made again, so they must be the manifest's."""
-    named = [path.resolve() for path in manifest.files]
-    if [path.resolve() for path in spec.urls] != named:
+    now = inputs(manifest)
+    told = {name: getattr(spec, name) for name in now}
+    if {**told, "world": None} != {**now, "world": None} or (told["world"] is None) != (now["world"] is None):
         raise BadInput(
-            "the spec's `urls` are not the files that the crawl manifest names",
-            where=spec.crawl, remedy="leave `urls` out of the spec: it is filled in",
+            "the spec's inputs are not what the crawl manifest names, or a folder of images changed meanwhile",
+            where=spec.crawl, remedy="leave `files`, `archives`, `listing` and `world` out of the spec: they are filled in",
         )  # fmt: skip
-    if (spec.world is None) != (manifest.world is None):
-        raise BadInput(
-            "the spec's `world` is not that of the crawl manifest",
-            where=spec.crawl, remedy="leave `urls` and `world` out of the spec: they are filled in",
-        )  # fmt: skip
+
+
+def _image_roots(manifest: CrawlManifest) -> list[Path]:
+    if manifest.format == "folder":
+        return manifest.files
+    return manifest.images.files if manifest.images else []
+
+
+def _listed_members(manifest: CrawlManifest, scratch: Path) -> Path | None:
+    roots = _image_roots(manifest)
+    if all(root.is_dir() for root in roots):
+        return None
+    database = scratch / "members.sqlite"
+    list_members(roots, database)
+    return database
 
 
 @contextlib.contextmanager
-def _served(spec: DownloadSpec, manifest: CrawlManifest, urls: UrlList) -> Iterator[frozenset[int]]:
+def _served(spec: DownloadSpec, manifest: CrawlManifest, source: Source) -> Iterator[frozenset[int]]:
     """Run the world's web server, where there is one; yield the ports open on loopback for it."""
     if spec.world is None:
         yield frozenset()
@@ -101,7 +118,7 @@ def _served(spec: DownloadSpec, manifest: CrawlManifest, urls: UrlList) -> Itera
             "the manifest names a world, which is served on loopback, and does not allow loopback",
             where=spec.crawl, remedy="add `allow_loopback: true`",
         )  # fmt: skip
-    parts = urlsplit(urls.first_url())
+    parts = urlsplit(source.first_url)
     if parts.hostname not in ("127.0.0.1", "localhost") or parts.port is None:
         raise BadInput(
             "the manifest names a world, and its URLs are not of the form http://127.0.0.1:PORT/",
@@ -114,15 +131,15 @@ def _served(spec: DownloadSpec, manifest: CrawlManifest, urls: UrlList) -> Itera
 
 
 def _download(
-    spec: DownloadSpec, settings: Settings, urls: UrlList, account: Account, progress: Progress
+    spec: DownloadSpec, settings: Settings, source: Source, account: Account, progress: Progress
 ) -> None:
     pool = Pool(
         worker.main, settings.model_dump_json(), workers=spec.workers,
         silence_seconds=SILENCE_SECONDS + spec.parameters.total_seconds,
     )  # fmt: skip
-    progress.start("downloading", urls.size, unit="row")
+    progress.start("downloading", source.size, unit="row")
     seen: Counter[int] = Counter()
-    events = pool.run(_tasks(spec, settings, urls, account, progress))
+    events = pool.run(_tasks(spec, settings, source, account, progress))
     with contextlib.closing(events):
         for event in events:
             if isinstance(event, Retried):
@@ -145,10 +162,10 @@ def _download(
 
 
 def _tasks(
-    spec: DownloadSpec, settings: Settings, urls: UrlList, account: Account, progress: Progress
+    spec: DownloadSpec, settings: Settings, source: Source, account: Account, progress: Progress
 ) -> Iterator[dict[str, Any]]:
     """The shards that are not whole yet, each written out when it is about to be taken."""
-    for shard in urls.shards(spec.parameters.rows_per_shard, settings.scratch):
+    for shard in source.shards(spec.parameters.rows_per_shard):
         record = _finished(settings, shard.number)
         if record is not None and _ledger(record).rows_in == shard.size:
             account.add(record, reused=True)
@@ -173,25 +190,32 @@ def _ledger(record: ShardRecord) -> Ledger:
     return Ledger(rows_in=kept + sum(dropped.values()), kept=kept, dropped=dropped)
 
 
-def _outcome(work: Work, urls: UrlList, account: Account, seconds: float) -> Outcome:
+def _outcome(
+    work: Work, manifest: CrawlManifest, source: Source, account: Account, seconds: float
+) -> Outcome:
     ledger = account.ledger
-    if ledger.rows_in != urls.size:
-        raise AssertionError(f"the lists hold {urls.size} rows, and the shards account for {ledger.rows_in}")
+    if ledger.rows_in != source.size:
+        raise AssertionError(
+            f"the lists hold {source.size} rows, and the shards account for {ledger.rows_in}"
+        )
     _remove_strays(work.out, account)
     fetched = sum(
         record.counts.kept for number, record in account.done.items() if number not in account.reused
     )
     metrics = {
+        "records": manifest.kind,
+        "license": manifest.license,
         "shards": len(account.done),
         "shards_reused": len(account.reused),
         "shards_retried": account.retried,
         "image_bytes": sum(record.counts.image_bytes for record in account.done.values()),
         "images_per_second": round(fetched / seconds, 1),
         "success_rate": round(ledger.keep_rate, 4),
+        "rows_without_image": sum(record.counts.without_image for record in account.done.values()),
         "captions_normalised": sum(record.normalised for record in account.done.values()),
         "dropped": ledger.dropped,
     }
-    rows = {names(number)[1]: record.counts.kept for number, record in account.done.items()}
+    rows = {names(number, manifest.kind)[1]: record.counts.kept for number, record in account.done.items()}
     return Outcome(ledger=ledger, metrics=metrics, rows=rows)
 
 

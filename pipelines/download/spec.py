@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.crawls import read_manifest
+from pipelines.crawls import CrawlManifest, read_manifest
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "raw_pairs"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 class DownloadParameters(BaseModel):
@@ -36,10 +38,12 @@ class DownloadParameters(BaseModel):
 
 
 class DownloadSpec(StageSpec):
-    """One crawl to download. `urls` and `world` are what its manifest names; they are filled in."""
+    """One crawl to take in. `files`, `archives`, `listing` and `world` are what its manifest names; they are filled in."""
 
     crawl: InputFile = Field(description="the crawl's manifest")
-    urls: list[InputFile] = Field(min_length=1, description="the manifest's URL lists")
+    files: list[InputFile] = Field(description="the source's files")
+    archives: list[InputFile] = Field([], description="the archives that hold the images")
+    listing: str = Field("", description="digest of the names, sizes and times of all files in image folders")
     world: InputTable | None = Field(
         None, description="the manifest's world, whose web server is run meanwhile"
     )
@@ -52,11 +56,36 @@ class DownloadSpec(StageSpec):
     @model_validator(mode="before")
     @classmethod
     def _inputs_of_the_manifest(cls, document: Any) -> Any:
-        """Make the URL lists inputs of their own, so that a changed list is a changed input."""
-        if not isinstance(document, dict) or "crawl" not in document or "urls" in document:
+        """Make the source's files inputs of their own, so that a changed list is a changed input."""
+        if not isinstance(document, dict) or "crawl" not in document or "files" in document:
             return document
-        manifest = read_manifest(Path(document["crawl"]))
-        return {**document, "urls": manifest.files, "world": manifest.world}
+        return {**document, **inputs(read_manifest(Path(document["crawl"])))}
+
+
+def inputs(manifest: CrawlManifest) -> dict[str, Any]:
+    """The fields of a `DownloadSpec` that the manifest decides."""
+    images = manifest.images.files if manifest.images else []
+    folders = [path for path in [*manifest.files, *images] if path.is_dir()]
+    return {
+        "files": [path for path in manifest.files if not path.is_dir()],
+        "archives": [path for path in images if not path.is_dir()],
+        "listing": _listing(folders) if folders else "",
+        "world": manifest.world,
+    }
+
+
+def _listing(folders: list[Path]) -> str:
+    """Reading every image to see whether one changed would cost as much as the work itself."""
+    digest = hashlib.sha256()
+    for root in folders:
+        for folder, subfolders, names in os.walk(root):
+            subfolders.sort()
+            for name in sorted(names):
+                path = Path(folder) / name
+                status = path.stat()
+                line = f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def spec_for(crawl: Path, parameters: DownloadParameters, output: Path, **execution: int) -> DownloadSpec:
@@ -65,7 +94,7 @@ def spec_for(crawl: Path, parameters: DownloadParameters, output: Path, **execut
     `execution` holds `workers` and `threads_per_worker`.
 
     Raises:
-        BadInput: the manifest is missing or malformed, or names a URL list that does not exist.
+        BadInput: the manifest is missing or malformed, or names a file that does not exist.
     """
     document = {"crawl": crawl, "parameters": parameters, "output": output, **execution}
     return DownloadSpec.model_validate(document)
@@ -77,6 +106,6 @@ STAGE = Stage(
     spec_type=DownloadSpec,
     code_version=CODE_VERSION,
     run=lazy("pipelines.download.run:run"),
-    summary="Download the images of a crawl into webdataset tars.",
+    summary="Take in a crawl: download its images, or read them from disk, into webdataset tars.",
     resumable=True,
 )

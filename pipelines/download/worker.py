@@ -1,14 +1,8 @@
-"""A worker process: img2dataset's Downloader, behind the guard, on one shard at a time.
-
-Only `img2dataset.downloader` is imported. Its package imports webdataset (and with it torch),
-albumentations (which asks the network for its version) and a signal handler's module; its logger
-imports wandb, which nothing here uses.
-"""
+"""A worker process: takes one shard at a time, from the web or from disk, and puts its files at their names."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -17,27 +11,29 @@ import signal
 import sys
 import threading
 import time
-import types
 import urllib.request
 import warnings
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.crawls import Records
+from pipelines.download import web
 from pipelines.download.addresses import Policy
 from pipelines.download.guard import GuardedOpener
-from pipelines.download.image import Inspector
+from pipelines.download.image import image_size
+from pipelines.download.local_images import LocalImages
+from pipelines.download.reasons import Failure
+from pipelines.download.source import ShardRow, read_shard
 from pipelines.download.spec import DownloadParameters
-from pipelines.download.url_list import read_shard
 from pipelines.download.writer import ShardCounts, ShardWriter, names
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.manifest import write_atomically
 
 _MESSAGE_SECONDS = 0.25
-COLUMNS = ["position", "uid", "url", "caption"]
 
 
 class Settings(BaseModel):
@@ -48,7 +44,13 @@ class Settings(BaseModel):
     parameters: DownloadParameters
     policy: Policy
     language: str
+    kind: Records = "pairs"
     threads: int
+    source_files: list[Path] = []
+    """The crawl's files, to which rows refer by number."""
+    image_roots: list[Path] = []
+    members: Path | None = None
+    """What `local_images.list_members` wrote of the archives among `image_roots`."""
     out: Path
     """Where whole shards are put."""
     scratch: Path
@@ -109,8 +111,9 @@ def main(connection: Connection, settings_json: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")
     settings = Settings.model_validate_json(settings_json)
-    downloader_type = contained_downloader()
     urllib.request.install_opener(GuardedOpener(settings.parameters, settings.policy))
+    limit = settings.parameters.max_bytes
+    local = LocalImages(settings.image_roots, settings.source_files, settings.members, limit)
     # Standard output belongs to the stage's result; img2dataset prints to it.
     with Path(os.devnull).open("w") as sys.stdout:
         while True:
@@ -119,7 +122,7 @@ def main(connection: Connection, settings_json: str) -> None:
             except EOFError:
                 return
             try:
-                record = _download(downloader_type, settings, task, connection)
+                record = _make(settings, local, task, connection)
                 answer: dict[str, Any] = {"kind": "done", "record": record.model_dump(mode="json")}
             except OSError as error:
                 answer = {"kind": "error", "errno": error.errno or 0, "text": str(error)}
@@ -138,70 +141,62 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def contained_downloader() -> type:
-    """img2dataset's Downloader, without what its package imports besides."""
-    found = importlib.util.find_spec("img2dataset")
-    if found is None or found.submodule_search_locations is None:
-        raise ModuleNotFoundError("img2dataset is not installed", name="img2dataset")
-    package = types.ModuleType("img2dataset")
-    package.__path__ = list(found.submodule_search_locations)
-    sys.modules["img2dataset"] = package
-    sys.modules.setdefault("wandb", types.ModuleType("wandb"))
-    # Arrow imports pandas for its first array, which takes a second. It leaves a version this old alone.
-    pandas = types.ModuleType("pandas")
-    pandas.__dict__["__version__"] = "0.0"
-    sys.modules.setdefault("pandas", pandas)
-    downloader: type = importlib.import_module("img2dataset.downloader").Downloader
-    return downloader
-
-
-def _download(
-    downloader_type: type, settings: Settings, task: ShardTask, connection: Connection
-) -> ShardRecord:
+def _make(settings: Settings, local: LocalImages, task: ShardTask, connection: Connection) -> ShardRecord:
     """Make the shard in a folder of its own, then put its files at their names, then its record."""
     folder = settings.scratch / f"shard-{task.shard}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rows, rejected = read_shard(task.file(settings.scratch))
-    table = pa.Table.from_arrays(
-        [pa.array(column) for column in zip(*rows, strict=True)] or [pa.array([])] * len(COLUMNS), COLUMNS
-    )
-    with (
-        pa.OSFile(str(folder / "rows.arrow"), "wb") as stream,
-        pa.ipc.new_file(stream, table.schema) as writer,
-    ):
-        writer.write_table(table)
-    counts: list[ShardCounts] = []
-    sample_writer = functools.partial(
-        ShardWriter, rows=len(rows), rejected=rejected, language=settings.language,
-        progress=_Reporter(connection), done=counts.append,
+    writer = ShardWriter(
+        folder, task.shard, settings.kind, rows=len(rows), rejected=rejected, language=settings.language,
+        progress=_Reporter(connection),
     )  # fmt: skip
-    downloader = downloader_type(
-        sample_writer_class=sample_writer,
-        resizer=Inspector(settings.parameters),
-        thread_count=settings.threads,
-        save_caption=True,
-        extract_exif=False,
-        output_folder=str(folder),
-        column_list=COLUMNS,
-        timeout=settings.parameters.timeout_seconds,
-        number_sample_per_shard=settings.parameters.rows_per_shard,
-        oom_shard_count=5,
-        compute_hash="sha256",
-        verify_hash_type=None,
-        encode_format="jpg",
-        retries=0,  # The guard retries, and only what can succeed.
-        user_agent_token=None,
-        disallowed_header_directives=None,  # The guard looks at them before the body is read.
-    )
-    downloader.download_shard((task.shard, str(folder / "rows.arrow")))
-    return _publish(settings, task, folder, counts[0])
+    groups = _by_image(rows)
+    if on_the_web := [group for group in groups if group[0].image.kind == "web"]:
+        web.fetch(
+            _downloader(), on_the_web, writer, settings.parameters, threads=settings.threads, folder=folder
+        )
+    for group in groups:
+        if group[0].image.kind == "none":
+            writer.keep_without_image(group)
+        elif group[0].image.kind != "web":
+            _read(group, local, writer, settings.parameters)
+    return _publish(settings, task, folder, writer.close())
+
+
+@functools.lru_cache(maxsize=1)
+def _downloader() -> type:
+    """Imported when it is first needed: a crawl of local files needs none."""
+    return web.contained_downloader()
+
+
+def _by_image(rows: list[ShardRow]) -> list[list[ShardRow]]:
+    """The rows, those together that have the same image."""
+    groups: dict[tuple[object, ...], list[ShardRow]] = {}
+    for row in rows:
+        # Rows without an image have nothing in common.
+        unlike = row.position if row.image.kind == "none" else -1
+        address = row.url if row.image.kind == "web" else ""
+        groups.setdefault((address, row.image, unlike), []).append(row)
+    return list(groups.values())
+
+
+def _read(
+    group: Sequence[ShardRow], local: LocalImages, writer: ShardWriter, limits: DownloadParameters
+) -> None:
+    try:
+        image = local.read(group[0].image)
+        width, height = image_size(image, limits)
+    except Failure as failure:
+        writer.drop(group, failure)
+    else:
+        writer.keep(group, image, width, height)
 
 
 def _publish(settings: Settings, task: ShardTask, folder: Path, counts: ShardCounts) -> ShardRecord:
     files = {
         name: FileRecord(bytes=(folder / name).stat().st_size, sha256=file_sha256(folder / name))
-        for name in names(task.shard)
+        for name in names(task.shard, settings.kind)
     }
     for name in files:
         (folder / name).replace(settings.out / name)

@@ -1,14 +1,17 @@
-"""Writes one shard: img2dataset's sample writer, with tars that do not depend on who answered first.
+"""Writes one shard, with tars that do not depend on who answered first.
 
 Images come in the order in which servers answer. They are kept in a scratch file and copied into
-the tar in the list's order when the shard is whole, so memory holds a shard's columns only.
+the tar in the source's order when the shard is whole, so memory holds a shard's columns only. Rows that
+share an image share its bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,26 +20,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.crawls import Records
 from pipelines.download.image import extension
-from pipelines.download.reasons import parse
+from pipelines.download.readers import turns
+from pipelines.download.reasons import Failure
+from pipelines.download.source import RejectedRow, ShardRow
 from pipelines.download.tar import DeterministicTar
-from pipelines.download.url_list import RejectedRow
 
-PAIRS = pa.schema([
-    ("uid", pa.string()), ("url", pa.string()), ("caption", pa.string()), ("language", pa.string()),
+_IMAGE = [
     ("shard", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),
     ("width", pa.int32()), ("height", pa.int32()), ("image_sha256", pa.string()),
+]  # fmt: skip
+PAIRS = pa.schema([
+    ("uid", pa.string()), ("url", pa.string()), ("caption", pa.string()), ("language", pa.string()), *_IMAGE,
 ])  # fmt: skip
 """`offset` and `length`: the image's bytes in the tar named by `shard`."""
+CONVERSATIONS = pa.schema([
+    ("uid", pa.string()), ("url", pa.string()), ("language", pa.string()),
+    ("turns", pa.list_(pa.struct([("question", pa.string()), ("answer", pa.string())]))), *_IMAGE,
+])  # fmt: skip
+"""A conversation about nothing seen has no `shard`, and null in all that is about its image."""
 DROPPED = pa.schema([
     ("uid", pa.string()), ("url", pa.string()), ("caption", pa.string()),
     ("reason", pa.string()), ("detail", pa.string()),
 ])  # fmt: skip
 
 
-def names(number: int) -> tuple[str, str, str]:
-    """The names of a shard's tar, pairs and dropped rows."""
-    return f"shard-{number:05d}.tar", f"pairs-{number:05d}.parquet", f"dropped-{number:05d}.parquet"
+def names(number: int, kind: Records = "pairs") -> tuple[str, str, str]:
+    """The names of a shard's tar, rows and dropped rows."""
+    return f"shard-{number:05d}.tar", f"{kind}-{number:05d}.parquet", f"dropped-{number:05d}.parquet"
 
 
 class ShardCounts(BaseModel):
@@ -47,105 +59,137 @@ class ShardCounts(BaseModel):
     kept: int
     dropped: dict[str, int]
     image_bytes: int
+    without_image: int = 0
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image in the scratch file."""
+
+    start: int
+    length: int
+    width: int
+    height: int
+    sha256: str
+    extension: str
+
+
+_NO_IMAGE = _Image(-1, 0, 0, 0, "", "")
 
 
 class ShardWriter:
-    """img2dataset's writer interface: built with a shard, given every row once, then closed.
-
-    img2dataset swallows what `write` raises, so an error is kept and raised by `close`.
-    """
+    """Takes each row of a shard once, then is closed."""
 
     def __init__(
         self,
-        shard_id: int,
-        output_folder: str,
-        save_caption: bool,
-        oom_shard_count: int,
-        schema: pa.Schema,
-        encode_format: str,
+        folder: Path,
+        number: int,
+        kind: Records,
         *,
         rows: int,
-        rejected: list[RejectedRow],
+        rejected: Sequence[RejectedRow],
         language: str,
         progress: Callable[[int], None],
-        done: Callable[[ShardCounts], None],
     ) -> None:
         """`rows` is how many must come, besides those `rejected` before; `progress` is called often, with the rows so far."""
-        self._folder = Path(output_folder)
-        self._names = names(shard_id)
+        self._folder, self._names, self._kind = folder, names(number, kind), kind
         self._rows, self._rejected, self._language = rows, rejected, language
-        self._progress, self._done = progress, done
-        self._kept: list[tuple[int, dict[str, Any], int, int]] = []
-        self._dropped: list[tuple[int, dict[str, Any]]] = []
-        self._error: OSError | None = None
-        self._images = (self._folder / "images").open("w+b")
+        self._progress = progress
+        self._kept: list[tuple[ShardRow, _Image]] = []
+        self._dropped: list[tuple[ShardRow, Failure]] = []
+        self._images = (folder / "images").open("w+b")
 
-    def write(self, img_str: bytes | None, key: str, caption: str | None, meta: dict[str, Any]) -> None:
-        """Take one row: an image, or an error message in `meta`."""
-        if img_str is None:
-            reason, detail = parse(meta["error_message"] or "")
-            self._dropped.append(
-                (meta["position"], {**_identity(meta), "reason": reason.value, "detail": detail})
-            )
-        elif self._error is None:
-            try:
-                start = self._images.tell()
-                self._images.write(img_str)
-                self._kept.append(
-                    (meta["position"], meta | {"extension": extension(img_str)}, start, len(img_str))
-                )
-            except OSError as error:
-                self._error = error
-        self._progress(len(self._kept) + len(self._dropped))
+    def keep(self, rows: Sequence[ShardRow], image: bytes, width: int, height: int) -> None:
+        """Take rows that have this one image.
 
-    def close(self) -> None:
+        Raises:
+            OSError: it cannot be written.
+        """
+        start = self._images.tell()
+        self._images.write(image)
+        digest = hashlib.sha256(image).hexdigest()
+        kept = _Image(start, len(image), width, height, digest, extension(image))
+        self._kept += [(row, kept) for row in rows]
+        self._came()
+
+    def keep_without_image(self, rows: Sequence[ShardRow]) -> None:
+        """Take rows that are about nothing seen."""
+        self._kept += [(row, _NO_IMAGE) for row in rows]
+        self._came()
+
+    def drop(self, rows: Sequence[ShardRow], failure: Failure) -> None:
+        """Drop rows for one reason."""
+        self._dropped += [(row, failure) for row in rows]
+        self._came()
+
+    def close(self) -> ShardCounts:
         """Write the shard's three files.
 
         Raises:
-            OSError: a write failed, now or earlier.
-            RuntimeError: img2dataset lost rows.
+            OSError: a write failed.
+            RuntimeError: rows are missing.
         """
-        if self._error is not None:
-            raise self._error
         came = len(self._kept) + len(self._dropped)
         if came != self._rows:
             raise RuntimeError(f"{self._names[0]}: {self._rows} rows went in and {came} came out")
-        pairs, image_bytes = self._write_tar()
-        _write_parquet(self._folder / self._names[1], PAIRS, pairs)
-        for position, *row in self._rejected:
-            self._dropped.append((position, dict(zip(DROPPED.names, row, strict=True))))
-        dropped = [row for _, row in sorted(self._dropped, key=lambda entry: entry[0])]
-        _write_parquet(self._folder / self._names[2], DROPPED, dropped)
-        reasons = Counter(row["reason"] for row in dropped)
-        self._done(
-            ShardCounts(kept=len(pairs), dropped=dict(sorted(reasons.items())), image_bytes=image_bytes)
+        self._kept.sort(key=lambda entry: entry[0].position)
+        rows, image_bytes = self._write_tar()
+        _write_parquet(self._folder / self._names[1], PAIRS if self._kind == "pairs" else CONVERSATIONS, rows)
+        dropped = [
+            (row.position, _dropped(row, failure.reason.value, failure.detail))
+            for row, failure in self._dropped
+        ]
+        dropped += [(row.position, _dropped(row, row.reason, row.detail)) for row in self._rejected]
+        listed = [row for _, row in sorted(dropped, key=lambda entry: entry[0])]
+        _write_parquet(self._folder / self._names[2], DROPPED, listed)
+        return ShardCounts(
+            kept=len(rows),
+            dropped=dict(sorted(Counter(row["reason"] for row in listed).items())),
+            image_bytes=image_bytes,
+            without_image=sum(image is _NO_IMAGE for _, image in self._kept),
         )
 
+    def _came(self) -> None:
+        self._progress(len(self._kept) + len(self._dropped))
+
     def _write_tar(self) -> tuple[list[dict[str, Any]], int]:
-        pairs, image_bytes = [], 0
+        rows, image_bytes = [], 0
+        written: dict[int, int] = {}
         with (self._folder / self._names[0]).open("wb") as stream:
             tar = DeterministicTar(stream)
-            for _, meta, start, length in sorted(self._kept, key=lambda entry: entry[0]):
-                self._images.seek(start)
-                offset = tar.add(f"{meta['uid']}.{meta['extension']}", length, self._images)
-                caption = meta["caption"].encode()
-                tar.add(f"{meta['uid']}.txt", len(caption), BytesIO(caption))
-                pairs.append({
-                    **_identity(meta), "language": self._language, "shard": self._names[0],
-                    "offset": offset, "length": length, "width": meta["width"], "height": meta["height"],
-                    "image_sha256": meta["sha256"],
-                })  # fmt: skip
-                image_bytes += length
+            for row, image in self._kept:
+                if image is not _NO_IMAGE and image.start not in written:
+                    self._images.seek(image.start)
+                    name = f"{row.uid}.{image.extension}"
+                    written[image.start] = tar.add(name, image.length, self._images)
+                    image_bytes += image.length
+                text = row.text.encode()
+                tar.add(f"{row.uid}.{'txt' if self._kind == 'pairs' else 'json'}", len(text), BytesIO(text))
+                rows.append(self._described(row, image, written.get(image.start)))
                 self._progress(self._rows)
             tar.close()
             stream.flush()
             os.fsync(stream.fileno())
         self._images.close()
-        return pairs, image_bytes
+        return rows, image_bytes
+
+    def _described(self, row: ShardRow, image: _Image, offset: int | None) -> dict[str, Any]:
+        """The row of PAIRS or CONVERSATIONS; `pa` makes null of what is missing."""
+        described: dict[str, Any] = {"uid": row.uid, "url": row.url, "language": self._language}
+        if self._kind == "pairs":
+            described["caption"] = row.text
+        else:
+            described["turns"] = turns.load(row.text)
+        if image is _NO_IMAGE:
+            return described
+        return described | {
+            "shard": self._names[0], "offset": offset, "length": image.length,
+            "width": image.width, "height": image.height, "image_sha256": image.sha256,
+        }  # fmt: skip
 
 
-def _identity(meta: dict[str, Any]) -> dict[str, Any]:
-    return {name: meta[name] for name in ("uid", "url", "caption")}
+def _dropped(row: ShardRow | RejectedRow, reason: str, detail: str) -> dict[str, str]:
+    return {"uid": row.uid, "url": row.url, "caption": row.text, "reason": reason, "detail": detail}
 
 
 def _write_parquet(path: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:

@@ -230,22 +230,21 @@ def test_bad_input_ends_the_command_with_its_exit_code_and_the_remedy(maker: Cra
     assert out == b""
 
 
-def test_the_spec_takes_its_url_lists_from_the_manifest(maker: CrawlMaker) -> None:
+def test_the_spec_takes_its_files_from_the_manifest(maker: CrawlMaker) -> None:
     spec = spec_for(
         maker.crawl(["http://a/"]), maker.spec(maker.manifest(), 80).parameters, maker.folder / "table"
     )
-    assert spec.urls == [maker.folder.resolve() / "urls.parquet"]
+    assert spec.files == [maker.folder.resolve() / "urls.parquet"]
     assert DownloadSpec.model_validate_json(spec.model_dump_json()) == spec
-    other = spec.model_copy(update={"urls": [Path("/another.parquet")]})
     (maker.folder / "another.parquet").write_bytes(b"")
-    with pytest.raises(BadInput, match="not the files that the crawl manifest names"):
-        execute(STAGE, other.model_copy(update={"urls": [maker.folder / "another.parquet"]}))
+    with pytest.raises(BadInput, match="not what the crawl manifest names"):
+        execute(STAGE, spec.model_copy(update={"files": [maker.folder / "another.parquet"]}))
 
 
 def test_workers_do_not_load_what_img2dataset_brings_along() -> None:
     code = (
         "import json, sys\n"
-        "from pipelines.download.worker import contained_downloader\n"
+        "from pipelines.download.web import contained_downloader\n"
         "contained_downloader()\n"
         "heavy = ['torch', 'webdataset', 'albumentations', 'cv2', 'img2dataset.main']\n"
         "print(json.dumps([name for name in heavy if name in sys.modules]))\n"

@@ -8,54 +8,49 @@ import itertools
 import os
 import tarfile
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.download import worker
+from pipelines.download import web, worker
 from pipelines.download.addresses import Policy
+from pipelines.download.readers.record import WEB
+from pipelines.download.reasons import Failure, Reason
+from pipelines.download.source import RejectedRow, ShardRow
 from pipelines.download.worker import Settings, ShardRecord, ShardTask, record_path
 from pipelines.download.writer import ShardCounts, ShardWriter, names
 from tests.download.conftest import limits
 from tests.download.hostile_server import picture
 
-Sample = tuple[bytes | None, dict[str, Any]]
+Sample = tuple[ShardRow, bytes | None]
+GONE = Failure(Reason.HTTP_404, "status 404")
 
 
 def sample(at: int, *, kept: bool) -> Sample:
-    image = picture(at, size=(16, 16)) if kept else None
-    meta = {
-        "position": at, "uid": f"{at:032x}", "url": f"http://a/{at}", "caption": f"标题 {at}",
-        "width": 16, "height": 16,
-        "sha256": hashlib.sha256(image or b"").hexdigest(),
-        "error_message": None if kept else "http_404: status 404",
-    }  # fmt: skip
-    return image, meta
+    row = ShardRow(at, f"{at:032x}", f"http://a/{at}", f"标题 {at}", WEB)
+    return row, picture(at, size=(16, 16)) if kept else None
 
 
-def writer(
-    folder: Path, rows: int, done: list[ShardCounts], rejected: list[Any] | None = None
-) -> ShardWriter:
+def writer(folder: Path, rows: int, rejected: list[RejectedRow] | None = None) -> ShardWriter:
     folder.mkdir(exist_ok=True)
     return ShardWriter(
-        3, str(folder), True, 5, pa.schema([]), "jpg", rows=rows, rejected=rejected or [], language="en",
-        progress=lambda rows: None, done=done.append,
-    )  # fmt: skip
+        folder, 3, "pairs", rows=rows, rejected=rejected or [], language="en", progress=lambda rows: None
+    )
 
 
 def written(
-    folder: Path, samples: list[Sample], rejected: list[Any] | None = None
+    folder: Path, samples: list[Sample], rejected: list[RejectedRow] | None = None
 ) -> tuple[list[bytes], ShardCounts]:
-    done: list[ShardCounts] = []
-    shard = writer(folder, len(samples), done, rejected)
-    for image, meta in samples:
-        shard.write(image, "key", meta["caption"], meta)
-    shard.close()
-    return [(folder / name).read_bytes() for name in names(3)], done[0]
+    shard = writer(folder, len(samples), rejected)
+    for row, image in samples:
+        if image is None:
+            shard.drop([row], GONE)
+        else:
+            shard.keep([row], image, 16, 16)
+    counts = shard.close()
+    return [(folder / name).read_bytes() for name in names(3)], counts
 
 
 @settings(max_examples=20, deadline=None)
@@ -73,12 +68,12 @@ def test_the_files_depend_on_the_rows_and_not_on_their_order(
 
 def test_offsets_lead_to_the_images_and_members_are_named_by_uid(tmp_path: Path) -> None:
     samples = [sample(at, kept=at != 1) for at in range(4)]
-    rejected = [(4, "f" * 32, "", "text", "url_empty", "")]
+    rejected = [RejectedRow(4, "f" * 32, "", "text", "url_empty", "")]
     written(tmp_path / "shard", samples, rejected)
     tar, pairs, dropped = ((tmp_path / "shard" / name) for name in names(3))
     data = tar.read_bytes()
     rows = pq.read_table(pairs).to_pylist()
-    assert [row["uid"] for row in rows] == [samples[at][1]["uid"] for at in (0, 2, 3)]
+    assert [row["uid"] for row in rows] == [samples[at][0].uid for at in (0, 2, 3)]
     for row in rows:
         image = data[row["offset"] : row["offset"] + row["length"]]
         assert hashlib.sha256(image).hexdigest() == row["image_sha256"]
@@ -90,14 +85,27 @@ def test_offsets_lead_to_the_images_and_members_are_named_by_uid(tmp_path: Path)
         assert text is not None
         assert text.read().decode() == rows[0]["caption"]
     assert [(row["uid"], row["reason"], row["detail"]) for row in pq.read_table(dropped).to_pylist()] == [
-        (samples[1][1]["uid"], "http_404", "status 404"), ("f" * 32, "url_empty", ""),
+        (samples[1][0].uid, "http_404", "status 404"), ("f" * 32, "url_empty", ""),
     ]  # fmt: skip
 
 
+def test_rows_that_share_an_image_share_its_bytes(tmp_path: Path) -> None:
+    first, second, third = (sample(at, kept=True) for at in range(3))
+    assert third[1] is not None
+    shard = writer(tmp_path / "shard", 3)
+    shard.keep([third[0], first[0]], third[1], 16, 16)
+    shard.drop([second[0]], GONE)
+    assert shard.close().image_bytes == len(third[1])
+    rows = pq.read_table(tmp_path / "shard" / names(3)[1]).to_pylist()
+    assert [row["uid"] for row in rows] == [first[0].uid, third[0].uid]
+    assert rows[0]["offset"] == rows[1]["offset"]
+    with tarfile.open(tmp_path / "shard" / names(3)[0]) as archive:
+        assert archive.getnames() == [f"{first[0].uid}.jpg", f"{first[0].uid}.txt", f"{third[0].uid}.txt"]
+
+
 def test_a_row_that_never_came_is_an_error(tmp_path: Path) -> None:
-    shard = writer(tmp_path / "shard", 2, [])
-    image, meta = sample(0, kept=True)
-    shard.write(image, "key", None, meta)
+    shard = writer(tmp_path / "shard", 2)
+    shard.drop([sample(0, kept=False)[0]], GONE)
     with pytest.raises(RuntimeError, match="2 rows went in and 1 came out"):
         shard.close()
 
@@ -105,13 +113,12 @@ def test_a_row_that_never_came_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_raised_though_img2dataset_swallows_errors(tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to("/dev/full")
-    shard = writer(tmp_path, 20, [])
+    rows = [[sample(at, kept=True)[0]] for at in range(20)]
+    adapter = web._Adapter(rows, writer(tmp_path, 20))
     for at in range(20):
-        image, meta = sample(at, kept=True)
-        shard.write(image * 100 if image else None, "key", None, meta)
-    with pytest.raises(OSError) as caught:
-        shard.close()
-    assert caught.value.errno == errno.ENOSPC
+        adapter.write(picture(at) * 100, "key", None, {"group": at, "width": 16, "height": 16})
+    assert adapter.error is not None
+    assert adapter.error.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("before", range(4))

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.crawls import read_manifest
+from pipelines.download.readers.record import Record
 from pipelines.download.reasons import Reason
-from pipelines.download.rows import checked
-from pipelines.download.url_list import Shard, UrlList, read_shard
+from pipelines.download.rows import Row
+from pipelines.download.rows import checked as checked_record
+from pipelines.download.source import Shard, Source, read_shard
 from pipelines.errors import BadInput
 from pipelines.lake.identity import pair_uid
 from tests.download.conftest import CrawlMaker
@@ -23,9 +25,13 @@ from tests.download.conftest import CrawlMaker
 URL = "http://example.org/a.jpg"
 
 
+def checked(url: bytes | None, caption: bytes | None) -> Row:
+    return checked_record(Record("row 1", url, caption))
+
+
 def shards(manifest: Path, rows_per_shard: int) -> list[Shard]:
     with TemporaryDirectory() as scratch:
-        return list(UrlList(read_manifest(manifest)).shards(rows_per_shard, Path(scratch)))
+        return list(Source(read_manifest(manifest), Path(scratch)).shards(rows_per_shard))
 
 
 @pytest.mark.parametrize(
@@ -57,14 +63,14 @@ def test_a_row_that_cannot_be_used_has_a_reason(
 
 def test_line_breaks_and_tabs_in_captions_become_spaces() -> None:
     row = checked(URL.encode(), "a cat\r\non\ta \u2028mat\n".encode())
-    assert (row.caption, row.normalised, row.failure) == ("a cat on a  mat", True, None)
+    assert (row.text, row.normalised, row.failure) == ("a cat on a  mat", True, None)
     assert row.uid == pair_uid(URL, "a cat on a  mat")
 
 
 def test_captions_in_any_script_stay_as_they_are() -> None:
     for text in ("一只猫", "قطة\u200f على", "naïve 🐈\u200d⬛", "  spaced  "):
         row = checked(URL.encode(), text.encode())
-        assert (row.caption, row.normalised, row.failure) == (text, False, None)
+        assert (row.text, row.normalised, row.failure) == (text, False, None)
 
 
 def test_only_the_first_of_equal_rows_is_downloaded(maker: CrawlMaker) -> None:
@@ -82,7 +88,7 @@ def test_lists_are_read_one_after_the_other_and_duplicates_found_across_them(mak
         files=["one.parquet", "two.parquet"], columns={"url": "link", "caption": "text"}
     )
     first, second = shards(manifest, 3)
-    assert [row.caption for _, row in first.rows + second.rows] == ["a", "b", "c"]
+    assert [row.text for _, row in first.rows + second.rows] == ["a", "b", "c"]
     assert [(at, failure.reason) for at, _, failure in first.rejected] == [(2, Reason.DUPLICATE_ROW)]
 
 
@@ -115,11 +121,9 @@ def test_every_row_is_downloaded_or_dropped_and_exactly_once(
     uids = [row.uid for shard in cut for _, row in shard.rows]
     assert len(set(uids)) == len(uids)
     good = {
-        (row.url, row.caption)
-        for url, caption in rows
-        if (row := checked(_bytes(url), caption)).failure is None
+        (row.url, row.text) for url, caption in rows if (row := checked(_bytes(url), caption)).failure is None
     }
-    assert {(row.url, row.caption) for shard in cut for _, row in shard.rows} == good
+    assert {(row.url, row.text) for shard in cut for _, row in shard.rows} == good
 
 
 def _bytes(text: str | None) -> bytes | None:
@@ -129,18 +133,18 @@ def _bytes(text: str | None) -> bytes | None:
 def test_a_missing_column_is_named_beside_those_that_exist(maker: CrawlMaker) -> None:
     manifest = maker.crawl([URL], columns={"url": "URL", "caption": "TEXT"})
     with pytest.raises(BadInput, match="no column 'URL'; it has 'url', 'caption'"):
-        UrlList(read_manifest(manifest))
+        shards(manifest, 1)
 
 
 def test_a_column_that_is_no_text_is_refused(maker: CrawlMaker) -> None:
     pq.write_table(pa.table({"url": [1], "caption": ["a"]}), maker.folder / "urls.parquet")
     with pytest.raises(BadInput, match="'url' is of type int64"):
-        UrlList(read_manifest(maker.manifest()))
+        shards(maker.manifest(), 1)
 
 
 def test_an_empty_list_is_refused(maker: CrawlMaker) -> None:
     with pytest.raises(BadInput, match="empty"):
-        UrlList(read_manifest(maker.crawl([])))
+        shards(maker.crawl([]), 1)
 
 
 def test_a_missing_list_is_named(maker: CrawlMaker) -> None:
