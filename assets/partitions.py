@@ -43,6 +43,9 @@ def record_crawl(manifest: CrawlManifest, workspace: Path) -> Path:
     record.parent.mkdir(parents=True, exist_ok=True)
     document = manifest.model_dump(mode="json", exclude_none=True)
     document["files"] = [_rooted(file, workspace, record.parent) for file in manifest.files]
+    if manifest.images is not None:
+        rooted = [_rooted(file, workspace, record.parent) for file in manifest.images.files]
+        document["images"]["files"] = rooted
     if manifest.world is not None:
         document["world"] = _rooted(manifest.world, workspace, record.parent)
     text = yaml.safe_dump(document, allow_unicode=True, sort_keys=False).encode()
