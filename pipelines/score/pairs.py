@@ -7,18 +7,18 @@ import io
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import imagehash
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from models.clip import square
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 
@@ -125,16 +125,28 @@ class Tar:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as the model takes it, or why it cannot be decoded."""
+    """An image as the model takes it, with its perceptual hash; or why it cannot be decoded."""
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
+    perceptual_hash: int = 0
     failure: str = ""
 
 
-def decode(content: bytes, side: int) -> Decoded:
-    """The image file squashed to `side` x `side`; a failure is a value, for it concerns one pair only."""
+Prepare = Callable[[Image.Image], np.ndarray[Any, np.dtype[np.uint8]]]
+
+
+def decode(content: bytes, prepare: Prepare) -> Decoded:
+    """The image file as `prepare` makes it; a failure is a value, for it concerns one pair only."""
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return Decoded(square(image, side))
+            return Decoded(prepare(image), perceptual_hash(image))
     except DECODE_ERRORS as error:
-        return Decoded(None, _OBJECT.sub("", f"{type(error).__name__}: {error}")[:_LONGEST_DETAIL])
+        return Decoded(None, failure=_OBJECT.sub("", f"{type(error).__name__}: {error}")[:_LONGEST_DETAIL])
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """The 64-bit pHash of an image: which low frequencies of its brightness are above their median.
+
+    Images that look alike differ in few bits, whatever their size, format or quality.
+    """
+    return int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes(), "big")

@@ -1,7 +1,8 @@
 """The scoring stage: one file of scores per raw shard, which is the unit of work and of resuming.
 
 Within a chunk of pairs an image file or caption that occurs more than once is encoded once, and texts
-go through the encoder sorted by length, so that little of a batch is padding.
+go through the encoder sorted by length, so that little of a batch is padding. Reading, decoding and
+tokenizing go on in threads while the model is at work (`feed.py`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,25 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from models import clip as chinese_clip
-from models.clip import ChineseCLIP, cosine
+from models import pair_encoder
+from models.clip import cosine
+from models.pair_encoder import PairEncoder
 from models.weights import WeightsError
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
-from pipelines.score import pairs
+from pipelines.score import device, pairs
 from pipelines.score.distribution import Distribution, Scores
-from pipelines.score.pairs import Decoded, Pair, Tar
+from pipelines.score.feed import Prepared, feed
 from pipelines.score.spec import ScoreSpec
 from pipelines.stage import Outcome, Work
 
-SCORES = pa.schema([("uid", pa.string()), ("score", pa.float32())])
+SCORES = pa.schema([("uid", pa.string()), ("score", pa.float32()), ("perceptual_hash", pa.uint64())])
 DROPPED = pa.schema([(name, pa.string()) for name in ("uid", "reason", "detail")])
 UNDECODABLE = "undecodable_image"
+EMBEDDINGS = ("images", "texts")
+"""Prefixes of the files of embeddings: float16 (pairs, width), row for row as the shard's file of scores."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,43 @@ class Rank:
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
+@dataclass
+class Speed:
+    """How fast this rank is, and what it waits for."""
+
+    device: str
+    peak: float | None
+    pairs: int = 0
+    operations: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    """Seconds in which the model had nothing to do, for the next chunk was not ready."""
+
+    def metrics(self, ranks: int) -> dict[str, Any]:
+        """For a person; empty where nothing was scored. Rank 0 speaks for all: its shards are a fair sample."""
+        if not self.pairs:
+            return {"pairs_per_second": None}
+        per_second = self.operations / self.seconds
+        return {
+            "pairs_per_second": round(self.pairs * ranks / self.seconds, 1),
+            "device": self.device,
+            "ranks": ranks,
+            "teraflops_per_rank": round(per_second / 1e12, 4),
+            "waiting_for_data": round(self.waited / self.seconds, 4),
+        } | ({} if self.peak is None else {"mfu": round(per_second / self.peak, 4)})
+
+
+@dataclass
+class _Shard:
+    """What has come of a shard so far."""
+
+    uids: list[str] = field(default_factory=list)
+    hashes: list[int] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
+    embeddings: list[tuple[Any, Any]] = field(default_factory=list)
+    dropped: list[dict[str, str]] = field(default_factory=list)
+
+
 def run(spec: ScoreSpec, work: Work, progress: Progress) -> Outcome:
     """Score this rank's shards; rank 0 then accounts for all of them."""
     torch.set_num_threads(spec.threads)
@@ -60,145 +100,132 @@ def run(spec: ScoreSpec, work: Work, progress: Progress) -> Outcome:
     total = sum(map(pairs.rows, shards))
     mine = shards[rank.index :: rank.count]
     work.out.mkdir(parents=True, exist_ok=True)
-    unfinished = [path for path in mine if not _scores_path(path, work).is_file()]
-    resumed = sum(pairs.rows(path) for path in mine if path not in unfinished)
-    scored = 0
-    started = time.monotonic()
+    unfinished = [path for path in mine if not _path(path, work, "scores").is_file()]
+    speed = Speed("", None)
     if unfinished:
-        clip = _load(spec)
-        started = time.monotonic()
-        # Rank 0 speaks for all: its shards are as good a sample as any.
+        encoder = _load(spec)
+        speed = Speed(device.name(encoder.device), device.peak(encoder.device))
+        progress.say(f"scoring on {speed.device}")
+        resumed = sum(pairs.rows(path) for path in mine if path not in unfinished)
         progress.start("scoring", sum(map(pairs.rows, mine)), unit="pair", done=resumed)
-        for path in unfinished:
-            for count in _score_shard(path, clip, spec, work):
-                progress.advance(count)
-                scored += count
-    seconds = time.monotonic() - started
+        _score(unfinished, encoder, spec, work, progress, speed)
     _wait_for_all(rank)
-    return _outcome(spec, work, shards, total, scored * rank.count / seconds if scored else None)
+    if rank.index != 0:
+        # Only rank 0 accounts and publishes: by now it may have moved the files away.
+        return Outcome()
+    return _outcome(spec, work, shards, total, speed.metrics(rank.count))
 
 
-def _load(spec: ScoreSpec) -> ChineseCLIP:
-    if spec.device == "cuda" and not torch.cuda.is_available():
-        raise BadInput(
-            "a GPU was asked for, and there is none that torch can use",
-            where="device",
-            remedy="set `device: auto` or `device: cpu`",
-        )
-    device = "cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+def _load(spec: ScoreSpec) -> PairEncoder:
     try:
-        return chinese_clip.load(manifest.folder(spec.clip), device=device)
+        return pair_encoder.load(manifest.folder(spec.clip), device=device.pick(spec.device))
     except WeightsError as error:
         raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
 
 
-def _scores_path(shard: Path, work: Work) -> Path:
-    return work.out / shard.name.replace(pairs.PREFIX, "scores-")
+def _path(shard: Path, work: Work, prefix: str, suffix: str = ".parquet") -> Path:
+    return (work.out / shard.name.replace(pairs.PREFIX, f"{prefix}-")).with_suffix(suffix)
 
 
-def _dropped_path(shard: Path, work: Work) -> Path:
-    return work.out / shard.name.replace(pairs.PREFIX, "dropped-")
+def _score(
+    shards: Sequence[Path],
+    encoder: PairEncoder,
+    spec: ScoreSpec,
+    work: Work,
+    progress: Progress,
+    speed: Speed,
+) -> None:
+    flops = device.Flops(encoder)
+    started = asked = time.monotonic()
+    current = _Shard()
+    with contextlib.closing(feed(shards, encoder, spec)) as chunks:  # type: ignore[type-var]
+        for chunk in chunks:
+            speed.waited += time.monotonic() - asked
+            _add(current, chunk, encoder, spec, flops, speed)
+            if chunk.last:
+                _write_shard(chunk.shard, current, spec, work)
+                current = _Shard()
+            progress.advance(len(chunk.pairs))
+            speed.pairs += len(chunk.pairs)
+            asked = time.monotonic()
+    speed.seconds = time.monotonic() - started
 
 
-def _score_shard(path: Path, clip: ChineseCLIP, spec: ScoreSpec, work: Work) -> Iterator[int]:
-    """Score a shard; yields the number of pairs done. Its scores file comes last: it marks the shard done."""
-    uids: list[str] = []
-    scores: list[Scores] = []
-    dropped: list[dict[str, str]] = []
-    with ThreadPoolExecutor(spec.threads) as threads, _Tars(manifest.folder(spec.raw_pairs)) as tars:
-        for chunk in pairs.chunks(path, spec.chunk):
-            images = _decode(chunk, tars, clip.image_size, threads)
-            whole = [pair for pair in chunk if images[pair.image_sha256].pixels is not None]
-            scores.append(_scores(whole, images, clip, spec))
-            uids += [pair.uid for pair in whole]
-            dropped += [
-                {"uid": pair.uid, "reason": UNDECODABLE, "detail": images[pair.image_sha256].failure}
-                for pair in chunk
-                if images[pair.image_sha256].pixels is None
-            ]
-            yield len(chunk)
-    column = np.concatenate([*scores, np.empty(0, dtype=np.float32)])
-    if not np.isfinite(column).all():
+def _add(
+    shard: _Shard, chunk: Prepared, encoder: PairEncoder, spec: ScoreSpec, flops: device.Flops, speed: Speed
+) -> None:
+    """Score a chunk's pairs."""
+    whole = []
+    for pair in chunk.pairs:
+        image = chunk.images[pair.image_sha256]
+        if image.pixels is None:
+            shard.dropped.append({"uid": pair.uid, "reason": UNDECODABLE, "detail": image.failure})
+        else:
+            whole.append(pair)
+            shard.uids.append(pair.uid)
+            shard.hashes.append(image.perceptual_hash)
+    if not whole:
+        return
+    with torch.inference_mode(), _autocast(encoder, spec):
+        place_of_image, images = _encode_images(chunk, encoder, spec.batch)
+        place_of_text, texts, tokens = _encode_texts(chunk, encoder, spec.batch)
+        image_rows = images[[place_of_image[pair.image_sha256] for pair in whole]]
+        text_rows = texts[[place_of_text[pair.caption] for pair in whole]]
+        shard.scores.append(cosine(image_rows, text_rows).cpu().numpy().astype(np.float32))
+        if spec.parameters.keep_embeddings:
+            shard.embeddings.append((image_rows.half().cpu().numpy(), text_rows.half().cpu().numpy()))
+    speed.operations += flops.of(len(images), tokens)
+
+
+def _encode_images(chunk: Prepared, encoder: PairEncoder, batch: int) -> tuple[dict[str, int], Tensor]:
+    """The place of each image, by its sha256, among the features; the features of the distinct images."""
+    squares = {sha256: image.pixels for sha256, image in chunk.images.items() if image.pixels is not None}
+    rows = list(squares.values())
+    features = [
+        encoder.image_features(encoder.pixels(rows[start : start + batch]))
+        for start in range(0, len(rows), batch)
+    ]
+    return {sha256: place for place, sha256 in enumerate(squares)}, torch.cat(features)
+
+
+def _encode_texts(chunk: Prepared, encoder: PairEncoder, batch: int) -> tuple[dict[str, int], Tensor, int]:
+    """The place of each caption among the features; the features, shortest first; the tokens encoded."""
+    ordered = sorted(chunk.tokens, key=lambda caption: len(chunk.tokens[caption]))
+    features, tokens = [], 0
+    for start in range(0, len(ordered), batch):
+        rows = encoder.padded([chunk.tokens[caption] for caption in ordered[start : start + batch]])
+        features.append(encoder.text_features(rows))
+        tokens += rows.numel()
+    return {caption: place for place, caption in enumerate(ordered)}, torch.cat(features), tokens
+
+
+def _write_shard(path: Path, shard: _Shard, spec: ScoreSpec, work: Work) -> None:
+    """A shard's files. Its scores come last: they mark it done."""
+    scores = np.concatenate([*shard.scores, np.empty(0, dtype=np.float32)])
+    if not np.isfinite(scores).all():
         raise BadInput(
             "this model gives scores that are not finite",
             where=spec.clip,
             remedy="make or fetch the Chinese-CLIP again; its weights are damaged",
         )
-    _write(_dropped_path(path, work), pa.Table.from_pylist(dropped, DROPPED), work)
-    _write(_scores_path(path, work), pa.table({"uid": uids, "score": column}, SCORES), work)
+    if spec.parameters.keep_embeddings:
+        for place, prefix in enumerate(EMBEDDINGS):
+            rows = [pair[place] for pair in shard.embeddings]
+            found = np.concatenate(rows) if rows else np.empty((0, 0), dtype=np.float16)
+            final = _path(path, work, prefix, ".npy")
+            partial = work.folder / f"{final.name}.partial"
+            with partial.open("wb") as stream:
+                np.save(stream, found, allow_pickle=False)
+            partial.replace(final)
+    _write(_path(path, work, "dropped"), pa.Table.from_pylist(shard.dropped, DROPPED), work)
+    columns = {"uid": shard.uids, "score": scores, "perceptual_hash": shard.hashes}
+    _write(_path(path, work, "scores"), pa.table(columns, SCORES), work)
 
 
-class _Tars(contextlib.AbstractContextManager["_Tars"]):
-    """The tars of a table, each opened when it is first read."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open: dict[str, Tar] = {}
-
-    def read(self, pair: Pair) -> bytes:
-        if pair.shard not in self._open:
-            self._open[pair.shard] = Tar(self._folder / pair.shard)
-        return self._open[pair.shard].read(pair)
-
-    def __exit__(self, *_: object) -> None:
-        for tar in self._open.values():
-            tar.close()
-
-
-def _decode(chunk: Sequence[Pair], tars: _Tars, side: int, threads: ThreadPoolExecutor) -> dict[str, Decoded]:
-    """Each distinct image of a chunk by its sha256. The bytes are read and verified for every pair."""
-    # Read here, in order: the threads only decode, so no two race to open a tar.
-    waiting = {}
-    for pair in chunk:
-        content = tars.read(pair)
-        if pair.image_sha256 not in waiting:
-            waiting[pair.image_sha256] = threads.submit(pairs.decode, content, side)
-    return {sha256: decoded.result() for sha256, decoded in waiting.items()}
-
-
-@torch.inference_mode()
-def _scores(chunk: Sequence[Pair], images: dict[str, Decoded], clip: ChineseCLIP, spec: ScoreSpec) -> Scores:
-    """The score of each pair, in their order."""
-    if not chunk:
-        return np.empty(0, dtype=np.float32)
-    with _autocast(clip, spec):
-        image_of, image_features = _encode_images(chunk, images, clip, spec.batch)
-        text_of, text_features = _encode_texts(chunk, clip, spec.batch)
-    found = cosine(image_features[image_of], text_features[text_of])
-    return found.cpu().numpy().astype(np.float32)
-
-
-def _encode_images(
-    chunk: Sequence[Pair], images: dict[str, Decoded], clip: ChineseCLIP, batch: int
-) -> tuple[list[int], Tensor]:
-    """Features of the distinct images, and the place of each pair's image among them."""
-    place = {sha256: index for index, sha256 in enumerate(dict.fromkeys(pair.image_sha256 for pair in chunk))}
-    squares = [found for sha256 in place if (found := images[sha256].pixels) is not None]
-    features = [
-        clip.image_features(chinese_clip.pixels(squares[start : start + batch]))
-        for start in range(0, len(squares), batch)
-    ]
-    return [place[pair.image_sha256] for pair in chunk], torch.cat(features)
-
-
-def _encode_texts(chunk: Sequence[Pair], clip: ChineseCLIP, batch: int) -> tuple[list[int], Tensor]:
-    """Features of the distinct captions, shortest first, and the place of each pair's caption among them."""
-    rows = {caption: clip.ids(caption) for caption in dict.fromkeys(pair.caption for pair in chunk)}
-    ordered = sorted(rows, key=lambda caption: len(rows[caption]))
-    features = [
-        clip.text_features(clip.padded([rows[caption] for caption in ordered[start : start + batch]]))
-        for start in range(0, len(ordered), batch)
-    ]
-    place = {caption: index for index, caption in enumerate(ordered)}
-    return [place[pair.caption] for pair in chunk], torch.cat(features)
-
-
-def _autocast(clip: ChineseCLIP, spec: ScoreSpec) -> contextlib.AbstractContextManager[Any]:
+def _autocast(encoder: PairEncoder, spec: ScoreSpec) -> contextlib.AbstractContextManager[Any]:
     if spec.parameters.precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(clip.device.type, torch.bfloat16)
+    return torch.autocast(encoder.device.type, torch.bfloat16)
 
 
 def _write(path: Path, table: pa.Table, work: Work) -> None:
@@ -218,13 +245,13 @@ def _wait_for_all(rank: Rank) -> None:
 
 
 def _outcome(
-    spec: ScoreSpec, work: Work, shards: Sequence[Path], total: int, pairs_per_second: float | None
+    spec: ScoreSpec, work: Work, shards: Sequence[Path], total: int, speed: dict[str, Any]
 ) -> Outcome:
     distribution = Distribution()
     reasons: Counter[str] = Counter()
     rows: dict[str, int] = {}
     for shard in shards:
-        path, dropped = _scores_path(shard, work), _dropped_path(shard, work)
+        path, dropped = _path(shard, work, "scores"), _path(shard, work, "dropped")
         scores = pq.read_table(path, columns=["score"])["score"].to_numpy()
         lost = pq.read_table(dropped, columns=["reason"])["reason"].to_pylist()
         distribution.add(scores)
@@ -237,7 +264,7 @@ def _outcome(
         metrics={
             "shards": len(shards),
             "pairs": distribution.size,
-            "pairs_per_second": None if pairs_per_second is None else round(pairs_per_second, 1),
+            **speed,
             "mean": distribution.mean,
             "quantiles": distribution.quantiles(),
             "clip": manifest.read(spec.clip).data_version,

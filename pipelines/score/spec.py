@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
 
 NAME = "clip_scores"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 class ScoreParameters(BaseModel):
@@ -20,6 +20,9 @@ class ScoreParameters(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the encoders' products; a score near the threshold can turn in bfloat16"
     )
+    keep_embeddings: bool = Field(
+        False, description="keep both embeddings of each pair (float16): near-duplicates by meaning need them"
+    )
 
 
 class ScoreSpec(StageSpec):
@@ -29,7 +32,7 @@ class ScoreSpec(StageSpec):
     clip: InputTable = Field(description="a foundations/clip table")
     parameters: ScoreParameters = ScoreParameters()
     device: Annotated[Literal["auto", "cpu", "cuda"], Execution] = Field(
-        "auto", description="auto: a GPU if there is one"
+        "auto", description="auto: a GPU if the machine has one; a GPU that torch cannot use is an error"
     )
     batch: Annotated[int, Execution] = Field(256, ge=1, description="images, or texts, encoded at once")
     chunk: Annotated[int, Execution] = Field(

@@ -7,11 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import imagehash
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -24,8 +26,10 @@ from pipelines.foundations.clip.make import config_of
 from pipelines.foundations.clip.spec import ClipShape
 from pipelines.lake import manifest
 from pipelines.lake.identity import pair_uid
+from pipelines.score import device as score_device
 from pipelines.score import run as score_run
-from pipelines.score.spec import STAGE, ScoreSpec
+from pipelines.score.feed import ahead
+from pipelines.score.spec import STAGE, ScoreParameters, ScoreSpec
 from pipelines.stage import execute
 from tests import tables
 
@@ -115,7 +119,7 @@ def test_there_is_one_scores_file_per_raw_shard_with_its_uids_in_order(
     for number in range(3):
         given = pq.read_table(manifest.file(raw, f"pairs-{number:05d}.parquet"))["uid"].to_pylist()
         file = pq.read_table(manifest.file(tmp_path / "scores", f"scores-{number:05d}.parquet"))
-        assert file.schema == pa.schema([("uid", pa.string()), ("score", pa.float32())])
+        assert file.schema == score_run.SCORES
         assert file["uid"].to_pylist() == [uid for uid in given if uid not in lost]
 
 
@@ -133,15 +137,15 @@ def test_a_run_that_was_stopped_goes_on_with_the_shards_that_it_lacks(
     raw: Path, clip_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[str] = []
-    real = score_run._score_shard
+    real = score_run._write_shard
 
-    def stopped_at_the_third(path: Path, *given: Any) -> Iterator[int]:
+    def stopped_at_the_third(path: Path, *given: Any) -> None:
         if len(scored) == 2:
             raise KeyboardInterrupt
         scored.append(path.name)
-        return real(path, *given)
+        real(path, *given)
 
-    monkeypatch.setattr(score_run, "_score_shard", stopped_at_the_third)
+    monkeypatch.setattr(score_run, "_write_shard", stopped_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         execute(STAGE, spec(raw, clip_table, tmp_path / "scores"))
     assert not manifest.exists(tmp_path / "scores")
@@ -241,3 +245,71 @@ def test_every_rank_reuses_a_table_that_is_there(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert execute(STAGE, spec(raw, clip_table, tmp_path / "scores")) == made
+
+
+def test_embeddings_are_kept_row_for_row_with_the_scores_when_asked(
+    raw: Path, clip_table: Path, tmp_path: Path
+) -> None:
+    asked = ScoreParameters(keep_embeddings=True)
+    execute(STAGE, spec(raw, clip_table, tmp_path / "scores", parameters=asked))
+    for number in range(3):
+        file = pq.read_table(manifest.file(tmp_path / "scores", f"scores-{number:05d}.parquet"))
+        images, texts = (
+            np.load(manifest.file(tmp_path / "scores", f"{kind}-{number:05d}.npy"), mmap_mode="r")
+            for kind in ("images", "texts")
+        )
+        assert images.dtype == texts.dtype == np.float16
+        assert images.shape == texts.shape == (file.num_rows, SHAPE.projection)
+        cosines = (images.astype(np.float32) * texts.astype(np.float32)).sum(axis=1)
+        assert np.abs(cosines - file["score"].to_numpy()).max() < 2e-3
+
+
+def test_every_score_has_the_perceptual_hash_of_its_image(
+    raw: Path, clip_table: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    execute(STAGE, spec(raw, clip_table, tmp_path / "scores"))
+    images = {row["uid"]: row["image"] for row in rows}
+    for path in manifest.files(tmp_path / "scores", ".parquet"):
+        if path.name.startswith("scores-"):
+            for row in pq.read_table(path).to_pylist():
+                with Image.open(io.BytesIO(images[row["uid"]])) as image:
+                    expected = str(imagehash.phash(image))
+                assert f"{row['perceptual_hash']:016x}" == expected
+
+
+def test_the_metrics_say_where_it_ran_and_what_it_waited_for(
+    raw: Path, clip_table: Path, tmp_path: Path
+) -> None:
+    made = execute(STAGE, spec(raw, clip_table, tmp_path / "scores"))
+    assert made.metrics["device"] == "cpu"
+    assert 0 <= made.metrics["waiting_for_data"] <= 1
+    assert made.metrics["teraflops_per_rank"] > 0
+
+
+def test_a_driver_without_a_usable_gpu_is_an_error_and_not_a_slow_run(
+    raw: Path, clip_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    driver = tmp_path / "version"
+    driver.write_text("NVRM")
+    monkeypatch.setattr(score_device, "_DRIVER", driver)
+    with pytest.raises(BadInput, match="cannot use its GPU"):
+        execute(STAGE, spec(raw, clip_table, tmp_path / "scores", device="auto"))
+    execute(STAGE, spec(raw, clip_table, tmp_path / "scores", device="cpu"))
+
+
+def test_what_goes_wrong_while_feeding_is_raised_in_its_place_and_the_thread_ends() -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise BadInput("broken", where="here", remedy="none")
+
+    got = []
+    with pytest.raises(BadInput, match="broken"):
+        for item in ahead(items(), 2):
+            got.append(item)
+    assert got == [0, 1, 2, 3, 4]
+    endless = ahead(iter(lambda: 1, 2), 2)
+    assert next(endless) == 1
+    endless.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name == "feed"]

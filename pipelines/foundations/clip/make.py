@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from models import clip as chinese_clip
+from models import pair_encoder
 from models.clip import ChineseCLIP
+from models.pair_encoder import PairEncoder
 from models.weights import WeightsError
 from pipelines.errors import BadInput
 from pipelines.foundations.clip import data, training
@@ -22,6 +24,7 @@ REFERENCE_PAIRS = "reference/pairs.parquet"
 def run(spec: ClipSpec, work: Work, progress: Progress) -> Outcome:
     """Write the model folder into `work.out`."""
     torch.set_num_threads(spec.threads)
+    clip: PairEncoder
     try:
         clip, metrics = _given(spec) if spec.parameters.weights else _trained(spec, progress)
     except WeightsError as error:
@@ -31,9 +34,9 @@ def run(spec: ClipSpec, work: Work, progress: Progress) -> Outcome:
     return Outcome(metrics={"parameters": parameters, "image_size": clip.image_size, **metrics})
 
 
-def _given(spec: ClipSpec) -> tuple[ChineseCLIP, dict[str, Any]]:
+def _given(spec: ClipSpec) -> tuple[PairEncoder, dict[str, Any]]:
     source = spec.parameters.weights or ""
-    return chinese_clip.load(source, sha256=spec.parameters.sha256), {"source": source}
+    return pair_encoder.load(source, sha256=spec.parameters.sha256), {"source": source}
 
 
 def _trained(spec: ClipSpec, progress: Progress) -> tuple[ChineseCLIP, dict[str, Any]]:

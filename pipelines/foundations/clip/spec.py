@@ -61,7 +61,8 @@ class ClipParameters(BaseModel):
 
     weights: str | None = Field(
         None,
-        description="a Chinese-CLIP: folder in transformers' format, .pt file of cn_clip, or hub id; none: trained here",
+        description="a Chinese-CLIP (folder in transformers' format, .pt file of cn_clip, or hub id), or an open_clip"
+        " model (folder in its layout, or hub id) for captions in other languages; none: trained here",
     )
     sha256: str | None = Field(None, description="pins the content of `weights`")
     shape: ClipShape = ClipShape()
