@@ -50,7 +50,8 @@ class OpenCLIP:
         self.tokenizer = tokenizer
         self.document = document
         self._files = files
-        config = PreprocessCfg(**self.network.visual.preprocess_cfg)
+        visual: Any = network.visual
+        config = PreprocessCfg(**visual.preprocess_cfg)
         self.transform: Any = image_transform_v2(config, is_train=False)
         # Up to the tensor: what comes after is done on the model's device, for a whole batch.
         self._steps = [
