@@ -37,7 +37,7 @@ def answers_asset(recipe: Recipe, layout: Layout, model: Place, place: Place, gr
         return answer.AnswerSpec(
             output=layout.table(*place),
             model=layout.table(*model),
-            benchmarks=layout.table("world"),
+            benchmarks={"world": layout.table("world")},
             parameters=recipe.benchmarks.model_copy(update={"languages": recipe.languages}),
         )
 
@@ -70,7 +70,7 @@ def score_assets(
 
     def scores_spec(_: str) -> StageSpec:
         return score_answers.ScoreAnswersSpec(
-            output=scores, answers=_tables(layout, answers), benchmarks=world
+            output=scores, answers=_tables(layout, answers), benchmarks={"world": world}
         )
 
     def report_spec(_: str) -> StageSpec:
@@ -86,7 +86,7 @@ def score_assets(
             models=_tables(layout, models),
             answers=_tables(layout, answers),
             scores=scores,
-            benchmarks=world,
+            benchmarks={"world": world},
             parameters=parameters,
         )
 

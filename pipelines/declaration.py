@@ -19,7 +19,7 @@ TABLE_MARK, FILE_MARK, EXECUTION_MARK = "input table", "input file", "execution"
 InputTable = Annotated[Path, TABLE_MARK]
 """A spec field of this type is a table that the stage reads: its data version counts."""
 InputFile = Annotated[Path, FILE_MARK]
-"""A spec field of this type is a file that the stage reads: its content counts."""
+"""A spec field of this type is a file, or a folder of files, that the stage reads: its content counts."""
 Execution = EXECUTION_MARK
 """`Annotated[int, Execution]`: how the work is run (processes, ports); never changes the result."""
 

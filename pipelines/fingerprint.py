@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pipelines.declaration import EXECUTION_MARK, FILE_MARK, TABLE_MARK, SpecT, Stage, StageSpec
 from pipelines.errors import BadInput
 from pipelines.lake import cache, location, manifest
-from pipelines.lake.identity import document_sha256, file_sha256
+from pipelines.lake.identity import document_sha256, file_sha256, folder_sha256
 from pipelines.lake.manifest import Manifest
 
 
@@ -48,6 +48,9 @@ def input_versions(spec: StageSpec) -> dict[str, str]:
             versions[name + key] = manifest.read(path).data_version
     for name in _marked_fields(type(spec), FILE_MARK):
         for key, path in _paths(getattr(spec, name)).items():
+            if path.is_dir():
+                versions[name + key] = folder_sha256(path)[:16]
+                continue
             if not location.is_file(path):
                 raise BadInput(f"the input {name!r} does not exist", where=path, remedy="check the path")
             versions[name + key] = file_sha256(cache.local(path))[:16]

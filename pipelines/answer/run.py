@@ -1,77 +1,100 @@
-"""Asking: image features once per distinct image, then every question, greedily, in batches."""
+"""Asking: images once each, then every question, greedily and in batches; every batch is on disk before the next.
+
+Rotations are asked in rounds, all first ones before any second: an item that no profile can find right any more is not
+asked further, and the row says so. A killed run goes on after its last batch.
+"""
 
 from __future__ import annotations
 
-import io
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-from PIL import Image
-
-from models import vision_language
-from models.vision_language import VisionLanguageModel
-from models.weights import WeightsError
-from pipelines.answer.spec import AnswerSpec
-from pipelines.benchmarks import answers as answers_table
+from pipelines.answer.answerer import Answerer, OwnModel
+from pipelines.answer.spec import STAGE, AnswerSpec
+from pipelines.benchmarks import answers as answers_file
 from pipelines.benchmarks import suite
-from pipelines.benchmarks.suite import Asked
-from pipelines.errors import BadInput
+from pipelines.benchmarks.answers import LOST, Journal
+from pipelines.benchmarks.benchmark import catalogue
+from pipelines.benchmarks.question import Asked
+from pipelines.fingerprint import fingerprint, input_versions
 from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 
+BATCHES_AT_ONCE = 4
+"""The answerer sorts what it is given by length, so it is given several batches."""
+
 
 def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
-    """Write answers.parquet: a row per benchmark, language, item and rotation."""
-    asked = suite.load(spec.benchmarks, spec.parameters.languages)
-    model = _load(manifest.folder(spec.model))
-    features, position = _see(model, asked, spec.parameters.batch_size, progress)
-    answers: list[str] = []
-    progress.start("questions", len(asked), unit="question")
-    # Several batches at once: the model makes batches of prompts of like length.
-    at_once = 4 * spec.parameters.batch_size
-    for start in range(0, len(asked), at_once):
-        batch = asked[start : start + at_once]
-        answers += model.answer_seen(
-            features[[position[one.image_sha256] for one in batch]],
-            [one.prompt for one in batch],
-            max_new_tokens=spec.parameters.max_new_tokens,
-            batch_size=spec.parameters.batch_size,
-        )
-        progress.advance(len(batch))
-    answers_table.write(asked, answers, work.out / answers_table.FILE)
+    """Write answers.jsonl: a row per benchmark, language, item and rotation."""
+    asked = suite.load(spec.benchmarks.values(), spec.parameters.languages)
+    identity = fingerprint(STAGE, spec, input_versions(spec))
+    journal = Journal(work.folder / answers_file.FILE, identity)
+    resumed = len(journal.done)
+    try:
+        if resumed < len(asked):
+            _ask(spec, asked, journal, work, progress)
+    finally:
+        journal.close()
+    rows = [journal.done[one.key] for one in asked]
+    answers_file.write(rows, work.out / answers_file.FILE, fingerprint=identity)
     return Outcome(
         metrics={
             "questions": len(asked),
-            "images": len(position),
-            "empty_answers": sum(not answer.strip() for answer in answers),
+            "images": len({one.image_sha256 for one in asked}),
+            "asked": sum(row["answer"] is not None for row in rows),
+            "not_asked_after_a_wrong_rotation": sum(row["skipped"] == LOST for row in rows),
+            "empty_answers": sum(row["answer"] is not None and not row["answer"].strip() for row in rows),
+            "resumed_from": resumed,
         },
-        rows={answers_table.FILE: len(asked)},
+        rows={answers_file.FILE: len(rows)},
     )
 
 
-def _load(folder: Path) -> VisionLanguageModel:
-    try:
-        return vision_language.load(folder)
-    except WeightsError as error:
-        raise BadInput(
-            f"the model cannot be loaded: {error}",
-            where=folder,
-            remedy="give the table of a pretrained or tuned model, or run the stage that makes it again",
-        ) from None
+def _ask(spec: AnswerSpec, asked: Sequence[Asked], journal: Journal, work: Work, progress: Progress) -> None:
+    open_ones = [one for one in asked if one.key not in journal.done]
+    answerer = _answerer(spec, work)
+    answerer.see({one.image_sha256: one.image for one in open_ones}, progress)
+    rounds: dict[int, list[Asked]] = defaultdict(list)
+    for one in open_ones:
+        rounds[one.rotation].append(one)
+    earlier: dict[tuple[str, str, str], list[Asked]] = defaultdict(list)
+    for one in asked:
+        earlier[one.key[:3]].append(one)
+    progress.start("questions", len(asked), unit="question", done=len(journal.done))
+    for rotation in sorted(rounds):
+        alive: list[Asked] = []
+        lost: list[Asked] = []
+        for one in rounds[rotation]:
+            before = [other for other in earlier[one.key[:3]] if other.rotation < rotation]
+            ends = spec.parameters.stop_at_first_wrong and is_lost(before, journal)
+            (lost if ends else alive).append(one)
+        if lost:
+            journal.append([answers_file.row(one, None, LOST) for one in lost])
+            progress.advance(len(lost))
+        at_once = BATCHES_AT_ONCE * spec.batch_size
+        for start in range(0, len(alive), at_once):
+            batch = alive[start : start + at_once]
+            said = answerer.answer(batch)
+            journal.append([answers_file.row(one, text) for one, text in zip(batch, said, strict=True)])
+            progress.advance(len(batch))
 
 
-def _see(
-    model: VisionLanguageModel, asked: Sequence[Asked], batch_size: int, progress: Progress
-) -> tuple[torch.Tensor, dict[str, int]]:
-    """Features of the distinct images, and the row of each by its sha256."""
-    images = {one.image_sha256: one.image for one in asked}
-    files = list(images.values())
-    seen = []
-    progress.start("images", len(files), unit="image")
-    for start in range(0, len(files), batch_size):
-        batch = [Image.open(io.BytesIO(file)).convert("RGB") for file in files[start : start + batch_size]]
-        seen.append(model.see(batch))
-        progress.advance(len(batch))
-    return torch.cat(seen), {digest: row for row, digest in enumerate(images)}
+def is_lost(before: Sequence[Asked], journal: Journal) -> bool:
+    """Whether under every profile an earlier rotation of the item was wrong, and the score allows to stop there."""
+    if not before or not catalogue()[before[0].benchmark].stops:
+        return False
+    said = [(one, journal.done[one.key]["answer"]) for one in before]
+    if any(answer is None for _, answer in said):
+        return True
+    readers = catalogue()[before[0].benchmark].readers.values()
+    return not any(all(read(one, answer or "").right for one, answer in said) for read in readers)
+
+
+def _answerer(spec: AnswerSpec, work: Work) -> Answerer:
+    return OwnModel(
+        manifest.folder(spec.model),
+        scratch=work.folder / "features.bin",
+        batch_size=spec.batch_size,
+        max_new_tokens=spec.parameters.max_new_tokens,
+    )

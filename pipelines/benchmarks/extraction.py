@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.benchmarks.open_questions import Concept
+from pipelines.benchmarks.question import Concept
 
 How = Literal["letter", "announced", "option_text", "only_letter", "unresolved"]
 

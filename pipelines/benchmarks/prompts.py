@@ -1,10 +1,13 @@
-"""How a question with options is put to a model. The prompt is part of what a score means."""
+"""How questions are put to a model. The prompt is part of what a score means: tests pin every one."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from pipelines.benchmarks.mmmb import LETTERS
+from pipelines.benchmarks.files import REQUESTS, Files
+from pipelines.benchmarks.question import LETTERS
+from pipelines.errors import BadInput
 
 ANSWER_REQUESTS = {
     "en": "Answer with the option's letter.",
@@ -13,8 +16,29 @@ ANSWER_REQUESTS = {
     "ar": "أجب بحرف الخيار الصحيح.",
     "tr": "Doğru seçeneğin harfiyle yanıtlayın.",
     "ru": "Ответьте буквой правильного варианта.",
+    "de": "Antworte mit dem Buchstaben der richtigen Option.",
+    "fr": "Répondez par la lettre de la bonne option.",
+    "es": "Responde con la letra de la opción correcta.",
+    "it": "Rispondi con la lettera dell'opzione corretta.",
 }
 """By language: the request for a letter, where the benchmark's table does not bring its own."""
+
+
+def request(files: Files, language: str) -> str:
+    """The request for a letter: the benchmark table's own, as the models' instructions had it, or the usual one.
+
+    Raises:
+        BadInput: there is none in this language.
+    """
+    path = files.find(REQUESTS)
+    own: dict[str, str] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    if language in own or language in ANSWER_REQUESTS:
+        return own.get(language) or ANSWER_REQUESTS[language]
+    raise BadInput(
+        f"there is no request for a letter in the language {language!r}",
+        where=", ".join(map(str, files.tables)),
+        remedy=f"add a {REQUESTS} to the table, or the language to pipelines/benchmarks/prompts.py",
+    )
 
 
 def choice_prompt(question: str, options: Sequence[str], *, request: str, hint: str = "") -> str:

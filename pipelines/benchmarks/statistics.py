@@ -44,6 +44,15 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """The standard error of the mean of `values` whose clusters are independent of each other, not the values."""
+    mean = math.fsum(values) / len(values)
+    deviations: dict[Hashable, float] = defaultdict(float)
+    for value, cluster in zip(values, clusters, strict=True):
+        deviations[cluster] += value - mean
+    return math.sqrt(math.fsum(deviation**2 for deviation in deviations.values())) / len(values)
+
+
 def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate | None:
     """The mean of `values` with its interval; None where there are none.
 
@@ -56,12 +65,37 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None
         return None
     mean = math.fsum(values) / n
     names: Sequence[Hashable] = range(n) if clusters is None else clusters
-    deviations: dict[Hashable, float] = defaultdict(float)
-    for value, cluster in zip(values, names, strict=True):
-        deviations[cluster] += value - mean
-    error = math.sqrt(math.fsum(deviation**2 for deviation in deviations.values())) / n
+    error = clustered_error(values, names)
+    distinct = len(set(names))
     if clusters is None or min(values) == max(values):
-        low, high = wilson(mean * len(deviations), len(deviations))
+        low, high = wilson(mean * distinct, distinct)
     else:
         low, high = max(0.0, mean - Z95 * error), min(1.0, mean + Z95 * error)
-    return Estimate(mean, low, high, error, n, len(deviations))
+    return Estimate(mean, low, high, error, n, distinct)
+
+
+def weighted_sum(parts: Sequence[tuple[float, Estimate]]) -> Estimate | None:
+    """The sum of weight times estimate, as MME's points are; None where there are none.
+
+    The parts' errors are added as if they moved together where they are of the same items, which errs to the wide
+    side: two parts of one task share their images.
+    """
+    if not parts:
+        return None
+    value = math.fsum(weight * part.value for weight, part in parts)
+    error = math.sqrt(math.fsum((weight * part.standard_error) ** 2 for weight, part in parts) * 2)
+    top = math.fsum(weight for weight, _ in parts)
+    low, high = max(0.0, value - Z95 * error), min(top, value + Z95 * error)
+    n, clusters = sum(part.n for _, part in parts), sum(part.clusters for _, part in parts)
+    return Estimate(value, low, high, error, n, clusters)
+
+
+def mean_of_means(groups: Sequence[tuple[Sequence[float], Sequence[Hashable]]]) -> Estimate | None:
+    """The unweighted mean of the groups' means, as lmms-eval averages MMStar; a group is (values, clusters)."""
+    means = [found for values, clusters in groups if (found := estimate(values, clusters)) is not None]
+    if not means:
+        return None
+    value = math.fsum(one.value for one in means) / len(means)
+    error = math.sqrt(math.fsum(one.standard_error**2 for one in means)) / len(means)
+    low, high = max(0.0, value - Z95 * error), min(1.0, value + Z95 * error)
+    return Estimate(value, low, high, error, sum(one.n for one in means), sum(one.clusters for one in means))

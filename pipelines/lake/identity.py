@@ -29,6 +29,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def folder_sha256(folder: Path) -> str:
+    """The SHA-256 of a folder's files: their names below it, and their content."""
+    files = {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return document_sha256(files)
+
+
 def document_sha256(document: Mapping[str, Any]) -> str:
     """The SHA-256 of a JSON document, whatever the order of its keys."""
     text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -7,8 +7,7 @@ from itertools import zip_longest
 
 from pipelines.benchmarks.answers import Answer
 from pipelines.benchmarks.extraction import choice, open_answer
-from pipelines.benchmarks.open_questions import Concept
-from pipelines.benchmarks.suite import Asked, Key
+from pipelines.benchmarks.question import Asked, Concept, Key
 from pipelines.report.results import GalleryAnswer, GalleryItem, GalleryQuestion, Verdict
 
 OPEN_SHARE = 2 / 3
@@ -67,9 +66,9 @@ def _question(
         options=list(asked.options),
         gold=asked.gold,
         answers=[
-            GalleryAnswer(model=name, answer=row["answer"], verdict=verdict(asked, row["answer"], values))
+            GalleryAnswer(model=name, answer=said, verdict=verdict(asked, said, values))
             for name, of_model in answers.items()
-            if (row := of_model.get(asked.key)) is not None
+            if (row := of_model.get(asked.key)) is not None and (said := row["answer"]) is not None
         ],
     )
 

@@ -76,6 +76,7 @@ def render(results: Results, images: dict[str, bytes]) -> str:
     """The HTML page; `images` are the gallery's, by sha256."""
     return _environment().get_template("page.html.j2").render(
         results=results,
+        experiment_languages=_experiment_languages(results),
         panels=_panels(results),
         title_of=lambda name: model_title(results, name),
         verdicts=VERDICTS,
@@ -126,6 +127,16 @@ def _panels(results: Results) -> list[dict[str, Any]]:
             ),
         }
         for benchmark, figure, title, note, aim in PANELS
+    ]
+
+
+def _experiment_languages(results: Results) -> list[str]:
+    """The languages in which every model was asked both kinds of question of the world."""
+    models = results.scores["models"].values()
+    return [
+        language
+        for language in results.languages
+        if all(language in model.get(kind, {}) for model in models for kind in ("mmmb", "open", "language"))
     ]
 
 

@@ -23,7 +23,7 @@ POINTS = 400
 
 def tables(spec: ReportSpec) -> dict[str, Path]:
     """Every table that the report was given, by a name such as "raw_pairs/week-1", in the chain's order."""
-    named = {"benchmarks": spec.benchmarks}
+    named = {f"benchmarks/{name}": table for name, table in spec.benchmarks.items()}
     for field in _FIELDS:
         named |= {f"{field}/{key}": table for key, table in getattr(spec, field).items()}
     return named | {"scores": spec.scores}

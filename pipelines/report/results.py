@@ -216,5 +216,5 @@ def language_name(code: str) -> str:
 
 def score_of(model: dict[str, Any], benchmark: str, language: str, figure: str) -> Score | None:
     """One score of a model in scores.json; None where nothing was counted."""
-    found = model[benchmark][language][figure]
+    found = model.get(benchmark, {}).get(language, {}).get(figure)
     return None if found is None else Score.model_validate(found)

@@ -36,7 +36,7 @@ def run(spec: ReportSpec, work: Work, progress: Progress) -> Outcome:
     of_crawls = crawls(spec)
     translated = translation(spec)
     progress.advance()
-    asked = suite.load(spec.benchmarks, scores["languages"])
+    asked = suite.load(spec.benchmarks.values(), scores["languages"])
     said = {name: answers_table.read(table) for name, table in spec.answers.items()}
     shown = gallery(asked, said, spec.parameters.gallery_items if said else 0)
     named = tables(spec)

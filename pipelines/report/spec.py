@@ -8,7 +8,7 @@ from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.stage import InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "report"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 PAGE, RESULTS = "index.html", "results.json"
 
 
@@ -42,7 +42,7 @@ class ReportSpec(StageSpec):
     models: dict[str, InputTable] = Field({}, description="model -> its table; names as in `answers`")
     answers: dict[str, InputTable] = Field({}, description="model -> what it answered")
     scores: InputTable
-    benchmarks: InputTable
+    benchmarks: dict[str, InputTable] = Field(min_length=1)
     parameters: ReportParameters = ReportParameters()
 
 

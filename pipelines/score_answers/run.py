@@ -1,200 +1,227 @@
-"""Scoring: from answers to scores.json, by model, language and category, each score with its interval.
+"""Scoring: from answers to scores.json, and to readings.jsonl, which says what every rule read in every answer.
 
-models.<name>.mmmb.<language>      circular (right in every rotation), plain (right as published),
-                                   unresolved (answers that choose nothing), by_category, extraction
-models.<name>.open.<language>      content (right value, in any language), content_in_asked_language,
-                                   unresolved, by_category
-models.<name>.language.<language>  asked (share of the decided answers in the asked language), decided,
-                                   abstained, answers_in, by_category; of the open answers alone, since a
-                                   letter is of no language
-models.<name>.complete             whether every expected question was answered
+models.<name>.<benchmark>.<language>  the figures under the `robust` profile, each with its interval; items, by_category,
+                                      extraction (how letters were found), profiles (the figures under each),
+                                      extraction_cost (what another tool's reading does to the headline)
+models.<name>.language.<language>     asked (share of the decided answers in the asked language), decided,
+                                      abstained, answers_in, by_category; of answers in words alone, since a
+                                      letter is of no language
+models.<name>.complete                whether every expected question was answered
+models.<name>.over_languages          by benchmark: items right in k languages, scores on the items that all have
+comparisons.<benchmark>.<language>    paired tests between models
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.benchmarks import answers as answers_table
-from pipelines.benchmarks import suite
+from pipelines.benchmarks import answers as answers_file
+from pipelines.benchmarks import comparison, scoring, suite
 from pipelines.benchmarks.answers import Answer
-from pipelines.benchmarks.extraction import choice, open_answer
+from pipelines.benchmarks.benchmark import HEADLINE_PROFILE, PROFILES, Benchmark, Judged, catalogue
 from pipelines.benchmarks.language import detect
-from pipelines.benchmarks.open_questions import Concept
-from pipelines.benchmarks.statistics import estimate
-from pipelines.benchmarks.suite import Asked, Key
+from pipelines.benchmarks.question import Asked, Key
+from pipelines.benchmarks.scoring import Scored
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.progress import Progress
-from pipelines.score_answers.spec import ScoreAnswersSpec
+from pipelines.score_answers.spec import READINGS, SCORES, ScoreAnswersSpec
 from pipelines.stage import Outcome, Work
 
 NAMED_MISSING = 10
 """How many of the unanswered questions are named."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One scored item: its category, image (the cluster) and values in [0, 1]."""
-
-    category: str
-    image: str
-    values: dict[str, float]
+Place = tuple[str, str]
+"""benchmark, language"""
+OfModel = dict[Place, dict[str, Scored]]
+"""What was read, by place and profile."""
 
 
 def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
-    """Write scores.json."""
-    answered = {name: answers_table.read(table) for name, table in spec.answers.items()}
+    """Write scores.json and readings.jsonl."""
+    if unknown := sorted(set(spec.parameters.profiles) - set(PROFILES)):
+        raise BadInput(
+            f"there are no such profiles: {', '.join(unknown)}",
+            where="parameters.profiles",
+            remedy=f"the profiles are {', '.join(PROFILES)}",
+        )
+    answered = {name: answers_file.read(table) for name, table in spec.answers.items()}
     languages = sorted({key[1] for answers in answered.values() for key in answers})
-    asked = suite.load(spec.benchmarks, languages)
+    asked = suite.load(spec.benchmarks.values(), languages)
     progress.start("models", len(answered), unit="model")
-    models = {}
-    for name, answers in answered.items():
-        models[name] = score(asked, answers, languages, where=spec.answers[name])
-        progress.advance()
+    models: dict[str, Any] = {}
+    read: dict[str, OfModel] = {}
+    with (work.out / READINGS).open("w", encoding="utf-8") as stream:
+        for name, answers in answered.items():
+            check_questions(asked, answers, where=spec.answers[name])
+            read[name] = _read(asked, answers, spec.parameters.profiles)
+            models[name] = _document(asked, answers, read[name], languages)
+            stream.writelines(_trace(name, read[name], answers))
+            progress.advance()
     complete = all(model["complete"]["complete"] for model in models.values())
-    document = {"languages": languages, "complete": complete, "models": models}
+    document = {
+        "languages": languages,
+        "pivot_language": spec.parameters.pivot_language,
+        "profiles": spec.parameters.profiles,
+        "complete": complete,
+        "models": models,
+        "comparisons": _comparisons(read),
+    }
     text = json.dumps(document, ensure_ascii=False, indent=1)
-    (work.out / "scores.json").write_text(text + "\n", encoding="utf-8")
+    (work.out / SCORES).write_text(text + "\n", encoding="utf-8")
     return Outcome(metrics={"complete": complete, "models": summary(models)})
 
 
-def score(
-    asked: Sequence[Asked], answers: dict[Key, Answer], languages: Sequence[str], *, where: Path
-) -> dict[str, Any]:
-    """The scores of one model. An unanswered question is wrong, and makes the scores incomplete.
-
-    Raises:
-        BadInput: the answers are to other questions.
+def check_questions(asked: Sequence[Asked], answers: Mapping[Key, Answer], *, where: Path) -> None:
+    """Raises:
+    BadInput: the answers are to other questions, other images, or another prompt than today's.
     """
     expected = {one.key: one for one in asked}
     for key, row in answers.items():
-        if key not in expected or row["image_sha256"] != expected[key].image_sha256:
-            raise BadInput(
-                f"the answer to {key} belongs to another benchmark",
-                where=manifest.file(where, answers_table.FILE),
-                remedy="ask the model again with this benchmark table",
-            )
-    missing = [" ".join(map(str, key)) for key in expected if key not in answers]
-    said = {key: answers[key]["answer"] if key in answers else "" for key in expected}
-    by_language = {language: [one for one in asked if one.language == language] for language in languages}
-    return {
+        one = expected.get(key)
+        if one is None or row["image"] != one.image_sha256:
+            what = f"the answer to {key} belongs to another benchmark"
+        elif row["prompt"] != one.prompt_digest:
+            what = f"the answer to {key} was given to another prompt"
+        else:
+            continue
+        raise BadInput(
+            what,
+            where=manifest.file(where, answers_file.FILE),
+            remedy="ask the model again with this benchmark table",
+        )
+
+
+def _read(asked: Sequence[Asked], answers: Mapping[Key, Answer], profiles: Sequence[str]) -> OfModel:
+    places: dict[Place, list[Asked]] = {}
+    for one in asked:
+        places.setdefault((one.benchmark, one.language), []).append(one)
+    found: OfModel = {}
+    for place, of_place in places.items():
+        benchmark = catalogue()[place[0]]
+        # A benchmark that has none of the wanted profiles is read by our own.
+        wanted = [name for name in profiles if name in benchmark.readers] or [HEADLINE_PROFILE]
+        if benchmark.readers:
+            found[place] = {name: scoring.read(benchmark, name, of_place, answers) for name in wanted}
+    return found
+
+
+def _document(
+    asked: Sequence[Asked], answers: Mapping[Key, Answer], read: OfModel, languages: Sequence[str]
+) -> dict[str, Any]:
+    missing = [" ".join(map(str, one.key)) for one in asked if one.key not in answers]
+    found: dict[str, Any] = {
         "complete": {
             "complete": not missing,
-            "expected": len(expected),
-            "answered": len(expected) - len(missing),
+            "expected": len(asked),
+            "answered": len(asked) - len(missing),
             "missing": missing[:NAMED_MISSING],
-        },
-        "mmmb": {language: _choices(of_one, said) for language, of_one in by_language.items()},
-        "open": {language: _open(of_one, said) for language, of_one in by_language.items()},
-        "language": {
-            language: _language(of_one, said, languages) for language, of_one in by_language.items()
-        },
+        }
     }
-
-
-def _choices(asked: Sequence[Asked], said: dict[Key, str]) -> dict[str, Any]:
-    """Circular accuracy: an item is right only if the right option was chosen in every rotation."""
-    items: dict[str, list[Asked]] = {}
-    for one in asked:
-        if one.benchmark == "mmmb":
-            items.setdefault(one.item, []).append(one)
-    extraction: Counter[str] = Counter()
-    judged = []
-    for rotations in items.values():
-        chosen = [choice(said[one.key], one.options) for one in rotations]
-        extraction.update(found.how for found in chosen)
-        right = [found.letter == one.gold for found, one in zip(chosen, rotations, strict=True)]
-        unresolved = sum(found.letter is None for found in chosen) / len(chosen)
-        values = {"circular": float(all(right)), "plain": float(right[0]), "unresolved": unresolved}
-        judged.append(Judged(rotations[0].category, rotations[0].image_sha256, values))
-    return {
-        **_estimates(judged, ("circular", "plain", "unresolved")),
-        "by_category": _by_category(judged, ("circular", "plain")),
-        "extraction": dict(sorted(extraction.items())),
-    }
-
-
-def _open(asked: Sequence[Asked], said: dict[Key, str]) -> dict[str, Any]:
-    """Whether the right value was said, in whatever language; and whether in the asked one."""
-    questions = [one for one in asked if one.benchmark == "open"]
-    values: dict[str, list[Concept]] = {}
-    for one in questions:
-        of_topic = values.setdefault(one.category, [])
-        if one.concept not in of_topic:
-            of_topic.append(one.concept)
-    judged = []
-    for one in questions:
-        found = open_answer(said[one.key], one.concept, values[one.category])
-        judged.append(
-            Judged(
-                one.category,
-                one.image_sha256,
-                {
-                    "content": float(found.right),
-                    "content_in_asked_language": float(found.right and found.languages == {one.language}),
-                    "unresolved": float(not found.resolved),
-                },
-            )
+    for (name, language), of_place in read.items():
+        found.setdefault(name, {})[language] = scoring.document(catalogue()[name], of_place)
+    spoken = {language: _language(asked, answers, language, languages) for language in languages}
+    found["language"] = {language: one for language, one in spoken.items() if one is not None}
+    across = {
+        name: comparison.over_languages(
+            {language: items for (of_name, language), items in _items(read).items() if of_name == name},
+            _item_figure(catalogue()[name]),
         )
-    names = ("content", "content_in_asked_language", "unresolved")
-    return {**_estimates(judged, names), "by_category": _by_category(judged, names[:2])}
+        for name in dict.fromkeys(name for name, _ in read)
+    }
+    found["over_languages"] = {name: one for name, one in across.items() if one is not None}
+    return found
 
 
-def _language(asked: Sequence[Asked], said: dict[Key, str], languages: Sequence[str]) -> dict[str, Any]:
-    """The share of the answers in the asked language, of those whose language can be told."""
-    questions = [one for one in asked if one.benchmark == "open"]
-    found = [detect(said[one.key], languages) for one in questions]
+def _items(read: OfModel) -> dict[Place, dict[str, Judged]]:
+    """The items of each place under the first profile: the headline's, where it was asked for."""
+    return {place: next(iter(of_place.values())).values for place, of_place in read.items()}
+
+
+def _item_figure(benchmark: Benchmark) -> str:
+    """The first figure that single items have: MME's points, for one, are of the whole alone."""
+    return "accuracy" if "accuracy" in benchmark.figures else benchmark.figures[0]
+
+
+def _language(
+    asked: Sequence[Asked], answers: Mapping[Key, Answer], language: str, languages: Sequence[str]
+) -> dict[str, Any] | None:
+    """The share of the answers in the asked language, of those in words whose language can be told."""
+    questions = [one for one in asked if one.language == language and catalogue()[one.benchmark].speaks]
+    if not questions:
+        return None
+    said = [answers[one.key]["answer"] or "" if one.key in answers else "" for one in questions]
+    found = [detect(text, languages) for text in said]
     judged = [
-        Judged(one.category, one.image_sha256, {"asked": float(language == one.language)})
-        for one, language in zip(questions, found, strict=True)
-        if language is not None
+        Judged(one.item, one.category, one.image_sha256, {"asked": float(spoken == language)})
+        for one, spoken in zip(questions, found, strict=True)
+        if spoken is not None
     ]
+    share = scoring.mean(judged, "asked")
+    categories = sorted({one.category for one in judged})
+    of_category = {
+        name: scoring.mean([one for one in judged if one.category == name], "asked") for name in categories
+    }
     return {
-        **_estimates(judged, ("asked",)),
+        "asked": None if share is None else share.document(),
         "decided": len(judged),
         "abstained": len(found) - len(judged),
-        "answers_in": dict(sorted(Counter(language for language in found if language).items())),
-        "by_category": _by_category(judged, ("asked",)),
+        "answers_in": dict(sorted(Counter(spoken for spoken in found if spoken).items())),
+        "by_category": {
+            name: {"asked": None if one is None else one.document()} for name, one in of_category.items()
+        },
     }
 
 
-def _estimates(judged: Sequence[Judged], names: Sequence[str]) -> dict[str, Any]:
-    scores: dict[str, Any] = {}
-    for name in names:
-        found = estimate([one.values[name] for one in judged], [one.image for one in judged])
-        scores[name] = None if found is None else found.document()
-    return scores
+def _comparisons(read: Mapping[str, OfModel]) -> dict[str, Any]:
+    items = {model: _items(of_model) for model, of_model in read.items()}
+    found: dict[str, Any] = {}
+    for place in dict.fromkeys(place for of_model in items.values() for place in of_model):
+        having = {model: of_model[place] for model, of_model in items.items() if place in of_model}
+        tests = comparison.between_models(having, _item_figure(catalogue()[place[0]]))
+        if tests:
+            found.setdefault(place[0], {})[place[1]] = tests
+    return found
 
 
-def _by_category(judged: Sequence[Judged], names: Sequence[str]) -> dict[str, Any]:
-    categories = sorted({one.category for one in judged})
-    return {
-        category: _estimates([one for one in judged if one.category == category], names)
-        for category in categories
-    }
+def _trace(model: str, read: OfModel, answers: Mapping[Key, Answer]) -> Iterator[str]:
+    """A JSON line per answer: what each profile read in it, how, and whether that is right."""
+    for of_place in read.values():
+        by_profile = {
+            profile: {one.key: reading for one, reading in scored.rows}
+            for profile, scored in of_place.items()
+        }
+        for one, _ in next(iter(of_place.values())).rows:
+            answer = answers.get(one.key)
+            readings = {
+                profile: [reading.said, reading.how, reading.right]
+                for profile, found in by_profile.items()
+                if (reading := found.get(one.key)) is not None
+            }
+            yield (
+                json.dumps(
+                    {"model": model, "key": one.key, "answer": answer and answer["answer"], "read": readings},
+                    ensure_ascii=False,
+                )
+                + "\n"
+            )
 
 
 def summary(models: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """The headline figures by model, such as "mmmb circular zh"."""
-
-    def value(found: dict[str, Any] | None) -> float | None:
-        return None if found is None else found["value"]
-
-    headline: dict[str, Callable[[dict[str, Any], str], float | None]] = {
-        "mmmb circular": lambda model, language: value(model["mmmb"][language]["circular"]),
-        "open content": lambda model, language: value(model["open"][language]["content"]),
-        "asked language": lambda model, language: value(model["language"][language]["asked"]),
-    }
-    return {
-        name: {
-            f"{label} {language}": of(model, language)
-            for label, of in headline.items()
-            for language in model["mmmb"]
-        }
-        for name, model in models.items()
-    }
+    found: dict[str, dict[str, float | None]] = {}
+    for name, model in models.items():
+        headlines: dict[str, float | None] = {}
+        for benchmark in [one for one in model if one in catalogue()]:
+            for language, scores in model[benchmark].items():
+                top = scores[scores["headline"]]
+                headlines[f"{benchmark} {scores['headline']} {language}"] = (
+                    None if top is None else top["value"]
+                )
+        for language, spoken in model["language"].items():
+            headlines[f"asked language {language}"] = spoken["asked"] and spoken["asked"]["value"]
+        found[name] = headlines
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.benchmarks import answers, suite
-from pipelines.benchmarks.suite import Asked
+from pipelines.benchmarks.question import Asked
 from pipelines.lake import manifest
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.manifest import Manifest, TableFile
@@ -49,11 +49,11 @@ def answered_by(benchmarks: Path, tmp_path: Path) -> Callable[..., Path]:
     """The answers table of a model that answers a question with what `reply` gives; None leaves it out."""
 
     def make(name: str, reply: Callable[[Asked], str | None]) -> Path:
-        said = [(one, reply(one)) for one in suite.load(benchmarks, LANGUAGES)]
-        given = [(one, answer) for one, answer in said if answer is not None]
+        said = [(one, reply(one)) for one in suite.load([benchmarks], LANGUAGES)]
+        given = [answers.row(one, answer) for one, answer in said if answer is not None]
         (tmp_path / name / "made").mkdir(parents=True)
         file = tmp_path / name / "made" / answers.FILE
-        answers.write([one for one, _ in given], [answer for _, answer in given], file)
+        answers.write(given, file)
         return publish(tmp_path / name, "answers")
 
     return make

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -11,12 +14,16 @@ from models.chat import SPECIAL_TOKENS
 from models.language_model import SmallConfig, make_language_model
 from models.vision import VisionConfig
 from models.vision_language import VisionLanguageModel, make_visual_module
+from pipelines.answer.answerer import OwnModel
 from pipelines.answer.spec import STAGE, AnswerParameters, AnswerSpec
 from pipelines.benchmarks import answers, suite
+from pipelines.benchmarks.question import Asked, Key
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.manifest import Manifest, TableFile
+from pipelines.score_answers.spec import STAGE as SCORES
+from pipelines.score_answers.spec import ScoreAnswersSpec
 from pipelines.stage import execute
 
 LANGUAGES = ["en", "zh"]
@@ -58,9 +65,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published(table)
 
 
-def ask(model: Path, benchmarks: Path, output: Path, batch_size: int = 64) -> dict[suite.Key, answers.Answer]:
-    parameters = AnswerParameters(languages=LANGUAGES, max_new_tokens=3, batch_size=batch_size)
-    execute(STAGE, AnswerSpec(output=output, model=model, benchmarks=benchmarks, parameters=parameters))
+def spec_of(
+    model: Path, benchmarks: Path, output: Path, batch_size: int = 64, **parameters: Any
+) -> AnswerSpec:
+    return AnswerSpec(
+        output=output, model=model, benchmarks={"world": benchmarks}, batch_size=batch_size,
+        parameters=AnswerParameters(languages=LANGUAGES, max_new_tokens=3, **parameters),
+    )  # fmt: skip
+
+
+def ask(
+    model: Path, benchmarks: Path, output: Path, batch_size: int = 64, **parameters: Any
+) -> dict[Key, answers.Answer]:
+    execute(STAGE, spec_of(model, benchmarks, output, batch_size, **parameters))
     return answers.read(output)
 
 
@@ -68,13 +85,75 @@ def test_every_question_is_asked_once_in_every_language_and_rotation(
     model: Path, benchmarks: Path, tmp_path: Path
 ) -> None:
     said = ask(model, benchmarks, tmp_path)
-    expected = suite.load(benchmarks, LANGUAGES)
+    expected = suite.load([benchmarks], LANGUAGES)
     assert list(said) == [one.key for one in expected]
     for one in expected:
-        assert said[one.key]["gold"] == one.gold and said[one.key]["image_sha256"] == one.image_sha256
+        assert said[one.key]["prompt"] == one.prompt_digest and said[one.key]["image"] == one.image_sha256
     made = manifest.read(tmp_path)
     assert made.metrics["questions"] == made.rows == 2 * (4 * 32 + 40)
     assert made.metrics["images"] == len({one.image_sha256 for one in expected}) < 72
+
+
+def test_an_item_that_is_lost_is_not_asked_further_and_says_so(
+    model: Path, benchmarks: Path, tmp_path: Path
+) -> None:
+    whole = ask(model, benchmarks, tmp_path / "whole", stop_at_first_wrong=False)
+    said = ask(model, benchmarks, tmp_path / "stopped")
+    left_out = {key for key, row in said.items() if row["answer"] is None}
+    assert left_out and manifest.read(tmp_path / "stopped").metrics[
+        "not_asked_after_a_wrong_rotation"
+    ] == len(left_out)
+    assert all(key[3] > 0 and said[key]["skipped"] == answers.LOST for key in left_out)
+    assert all(row["answer"] == whole[key]["answer"] for key, row in said.items() if key not in left_out)
+    assert scores(tmp_path / "stopped", benchmarks) == scores(tmp_path / "whole", benchmarks)
+
+
+def scores(answered: Path, benchmarks: Path) -> list[Any]:
+    """Circular and plain accuracy under every profile."""
+    spec = ScoreAnswersSpec(
+        output=answered / "scores", answers={"model": answered}, benchmarks={"world": benchmarks}
+    )
+    execute(SCORES, spec)
+    document = json.loads(manifest.file(answered / "scores", "scores.json").read_text())
+    return [
+        (profile, figure, found[figure])
+        for language in LANGUAGES
+        for profile, found in document["models"]["model"]["mmmb"][language]["profiles"].items()
+        for figure in ("circular", "plain")
+    ]
+
+
+def test_a_killed_run_goes_on_after_its_last_whole_answer(
+    model: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = ask(model, benchmarks, tmp_path / "undisturbed", batch_size=8)
+    spec = spec_of(model, benchmarks, tmp_path / "killed", batch_size=8)
+    answer, calls = OwnModel.answer, 0
+
+    def killed(self: OwnModel, asked: Sequence[Asked]) -> list[str]:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return answer(self, asked)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(OwnModel, "answer", killed)
+        execute(STAGE, spec)
+    (journal,) = (tmp_path / "killed/_work").glob("*/answers.jsonl")
+    written = journal.read_bytes()
+    journal.write_bytes(written[:-5])  # the last line is torn
+    execute(STAGE, spec)
+    assert answers.read(tmp_path / "killed") == undisturbed
+    assert manifest.read(tmp_path / "killed").metrics["resumed_from"] == 63
+
+
+def test_answers_of_another_format_are_refused(model: Path, benchmarks: Path, tmp_path: Path) -> None:
+    ask(model, benchmarks, tmp_path)
+    file = manifest.file(tmp_path, answers.FILE)
+    file.write_text(file.read_text().replace('"format": 2', '"format": 1', 1))
+    with pytest.raises(BadInput, match="format 1, not 2"):
+        answers.read(tmp_path)
 
 
 def test_answers_do_not_depend_on_the_batch_they_were_given_in(
@@ -95,8 +174,8 @@ def test_a_language_that_the_benchmark_lacks_is_refused(
     spec = AnswerSpec(
         output=tmp_path,
         model=model,
-        benchmarks=benchmarks,
+        benchmarks={"world": benchmarks},
         parameters=AnswerParameters(languages=["en", "ru"]),
     )
-    with pytest.raises(BadInput, match="mmmb_ru"):
+    with pytest.raises(BadInput, match="no benchmark has questions in ru"):
         execute(STAGE, spec)

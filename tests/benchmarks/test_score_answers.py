@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.benchmarks.suite import Asked
+from pipelines.benchmarks.question import Asked
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.score_answers.spec import STAGE, ScoreAnswersSpec
@@ -22,7 +22,9 @@ AnsweredBy = Callable[..., Path]
 def scores_of(benchmarks: Path, answered_by: AnsweredBy, tmp_path: Path) -> Callable[..., Any]:
     def score(reply: Callable[[Asked], str | None]) -> Any:
         answers = answered_by("model", reply)
-        spec = ScoreAnswersSpec(output=tmp_path / "scores", answers={"model": answers}, benchmarks=benchmarks)
+        spec = ScoreAnswersSpec(
+            output=tmp_path / "scores", answers={"model": answers}, benchmarks={"world": benchmarks}
+        )
         execute(STAGE, spec)
         return json.loads(manifest.file(tmp_path / "scores", "scores.json").read_text())
 

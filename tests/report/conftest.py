@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.benchmarks import answers as answers_table
 from pipelines.benchmarks import suite
-from pipelines.benchmarks.suite import Asked
+from pipelines.benchmarks.question import Asked
 from pipelines.download.rows import checked
 from pipelines.lake import manifest
 from pipelines.lake.identity import file_sha256
@@ -116,8 +116,8 @@ def model_table(folder: Path, name: str, stage: str, metrics: dict[str, Any]) ->
 
 def answers(folder: Path, benchmarks: Path, name: str, reply: Callable[[Asked], str]) -> Path:
     table, made = new(folder, name)
-    asked = suite.load(benchmarks, LANGUAGES)
-    answers_table.write(asked, [reply(one) for one in asked], made / answers_table.FILE)
+    asked = suite.load([benchmarks], LANGUAGES)
+    answers_table.write([answers_table.row(one, reply(one)) for one in asked], made / answers_table.FILE)
     return publish(table, "answers")
 
 
@@ -151,7 +151,9 @@ def make_tables(folder: Path, *, rows: int, items: int) -> dict[str, Any]:
         "english_only": answers(folder, benchmarks, "said-2", speaker(2, knows=0.97, chinese=0.3)),
         "blend": answers(folder, benchmarks, "said-3", speaker(3, knows=0.985, chinese=1.0)),
     }
-    execute(SCORES, ScoreAnswersSpec(output=folder / "scores", answers=said, benchmarks=benchmarks))
+    execute(
+        SCORES, ScoreAnswersSpec(output=folder / "scores", answers=said, benchmarks={"world": benchmarks})
+    )
     bleu = {
         "zh": {"bleu": 93.4, "bleu_signature": "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.6.0"}
     }
@@ -165,7 +167,7 @@ def make_tables(folder: Path, *, rows: int, items: int) -> dict[str, Any]:
         "models": {name: model_table(folder, name, "training", {}) for name in said},
         "answers": said,
         "scores": folder / "scores",
-        "benchmarks": benchmarks,
+        "benchmarks": {"world": benchmarks},
     }
 
 

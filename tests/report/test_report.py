@@ -104,7 +104,9 @@ def test_every_table_and_every_file_of_weights_is_named_with_its_digest(
     results = read_results(made / "results.json")
     versions = {table.name: table.data_version for table in results.tables}
     assert versions["foundations/clip"] == manifest.read(report_inputs["foundations"]["clip"]).data_version
-    assert {"benchmarks", "scores", "raw_pairs/week-1", "answers/blend", "models/pretrained"} <= set(versions)
+    assert {"benchmarks/world", "scores", "raw_pairs/week-1", "answers/blend", "models/pretrained"} <= set(
+        versions
+    )
     assert all(len(file.sha256) == 64 for file in results.weights) and len(results.weights) == 5
 
 

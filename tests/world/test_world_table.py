@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.benchmarks import mmmb, open_questions, suite
+from pipelines.benchmarks import choice, question_table, suite
 from pipelines.crawls import read_manifest
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
@@ -57,8 +57,8 @@ def test_no_image_that_is_trained_on_shows_a_held_out_scene(world: Path) -> None
     scenes = [page.scene for page in pages] + [Scene.model_validate_json(row["scene"]) for row in truth]
     assert not any(scene.held_out for scene in scenes)
     taught = pq.read_table(manifest.file(world, "instructions/en.parquet")).to_pylist()
-    tested = [item.image for item in mmmb.load(manifest.file(world, "mmmb_en.tsv"))]
-    tested += [item.image for item in open_questions.load(manifest.file(world, "open_en.parquet"))]
+    tested = [item.image for item in choice.load(manifest.file(world, "mmmb_en.tsv"), circular=True)]
+    tested += [item.image for item in question_table.load(manifest.file(world, "open_en.parquet"))]
     digests = {hashlib.sha256(image).digest() for image in tested}
     assert digests.isdisjoint(hashlib.sha256(row["image"]).digest() for row in taught)
 
@@ -157,7 +157,9 @@ def test_instructions_hold_what_their_kind_says(world: Path) -> None:
 
 
 def test_benchmark_items_are_the_same_in_every_language_in_the_same_order(world: Path) -> None:
-    english, chinese = (mmmb.load(manifest.file(world, f"mmmb_{language}.tsv")) for language in ("en", "zh"))
+    english, chinese = (
+        choice.load(manifest.file(world, f"mmmb_{language}.tsv"), circular=True) for language in ("en", "zh")
+    )
     assert len(english) == SMALL.mmmb_items
     for one, other in zip(english, chinese, strict=True):
         assert (one.index, one.answer, one.category, one.image) == (
@@ -168,13 +170,13 @@ def test_benchmark_items_are_the_same_in_every_language_in_the_same_order(world:
         )
         assert one.question != other.question
     assert {item.category for item in english} == {"colour", "shape", "count", "position"}
-    opened = open_questions.load(manifest.file(world, "open_zh.parquet"))
+    opened = question_table.load(manifest.file(world, "open_zh.parquet"))
     assert {item.topic for item in opened} == {"colour", "shape", "count", "size", "position"}
     assert all(set(item.answers) == {"en", "zh"} for item in opened)
 
 
 def test_the_benchmark_asks_for_a_letter_exactly_as_the_instructions_do(world: Path) -> None:
-    for asked in suite.load(world, SMALL.languages):
+    for asked in suite.load([world], SMALL.languages):
         if asked.benchmark == "mmmb":
             assert asked.prompt == grammar(asked.language).choice(asked.question, list(asked.options))
 

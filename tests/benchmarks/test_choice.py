@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.benchmarks import mmmb, open_questions
+from pipelines.benchmarks import choice, question_table
 from pipelines.benchmarks.prompts import choice_prompt
+from pipelines.benchmarks.question import LETTERS
 from pipelines.errors import BadInput
+
+
+def load(path: Path, *, circular: bool = True) -> list[choice.ChoiceItem]:
+    return choice.load(path, circular=circular)
+
 
 IMAGE = base64.b64encode(b"not really an image, but long enough to be no pointer to another row").decode()
 HEADER = ["index", "image", "question", "hint", "A", "B", "C", "D", "answer", "category", "split"]
@@ -34,24 +40,24 @@ def write(path: Path, *rows: dict[str, str]) -> Path:
 
 def test_cells_stay_the_strings_that_they_are(tmp_path: Path) -> None:
     odd = row(A="None", B="NA", C="1", D='true "', question='He said "what')
-    item, second = mmmb.load(write(tmp_path / "mmmb_en.tsv", odd, row(index="2", image="1")))
+    item, second = load(write(tmp_path / "mmmb_en.tsv", odd, row(index="2", image="1")))
     assert item.options == ("None", "NA", "1", 'true "')
     assert item.question == 'He said "what'
     assert second.image == item.image
 
 
 def test_rotations_move_the_options_past_the_letters(tmp_path: Path) -> None:
-    (item,) = mmmb.load(write(tmp_path / "mmmb_en.tsv", row()))
-    turned = item.rotations()
-    assert [rotation.options[mmmb.LETTERS.index(rotation.answer)] for rotation in turned] == ["green"] * 4
+    (item,) = load(write(tmp_path / "mmmb_en.tsv", row()))
+    turned = item.rotations
+    assert [rotation.options[LETTERS.index(rotation.answer)] for rotation in turned] == ["green"] * 4
     assert sorted(rotation.answer for rotation in turned) == ["A", "B", "C", "D"]
     assert turned[0].options == item.options and turned[0].answer == item.answer
     assert len({rotation.options for rotation in turned}) == 4
 
 
 def test_fewer_options_give_fewer_rotations(tmp_path: Path) -> None:
-    (item,) = mmmb.load(write(tmp_path / "mmmb_en.tsv", row(C="", D="")))
-    assert [rotation.answer for rotation in item.rotations()] == ["B", "A"]
+    (item,) = load(write(tmp_path / "mmmb_en.tsv", row(C="", D="")))
+    assert [rotation.answer for rotation in item.rotations] == ["B", "A"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,7 @@ def test_fewer_options_give_fewer_rotations(tmp_path: Path) -> None:
 def test_a_malformed_row_is_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     path = write(tmp_path / "mmmb_en.tsv", row(), row(index="2") | changes)
     with pytest.raises(BadInput, match=message) as caught:
-        mmmb.load(path)
+        load(path)
     assert f"{path}, row 3" in caught.value.where
 
 
@@ -80,7 +86,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mmmb_en.tsv"
     path.write_text("index\tquestion\n1\tWhat?\n")
     with pytest.raises(BadInput, match="image, A, B, answer are missing"):
-        mmmb.load(path)
+        load(path)
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
@@ -88,11 +94,11 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"\xff\xfe\x00"):
         path.write_bytes(content)
         with pytest.raises(BadInput):
-            mmmb.load(path)
+            load(path)
         with pytest.raises(BadInput):
-            open_questions.load(path)
+            question_table.load(path)
     with pytest.raises(BadInput, match="does not exist"):
-        mmmb.load(tmp_path / "none.tsv")
+        load(tmp_path / "none.tsv")
 
 
 def test_the_prompt_is_exactly_this() -> None:

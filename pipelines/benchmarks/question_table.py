@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.benchmarks.question import Concept
 from pipelines.errors import BadInput
 
 COLUMNS = ("index", "image", "question", "topic", "answers")
@@ -26,10 +27,6 @@ class OpenQuestion:
     question: str
     topic: str
     answers: dict[str, str]
-
-
-Concept = tuple[tuple[str, str], ...]
-"""One value of a topic: its (language, words), in the languages' order."""
 
 
 def load(path: Path) -> list[OpenQuestion]:

@@ -1,0 +1,87 @@
+"""What answers questions: one protocol, and the models of this project behind it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from models import vision_language
+from models.vision_language import VisionLanguageModel
+from models.weights import WeightsError
+from pipelines.answer.features import Features
+from pipelines.benchmarks.question import Asked
+from pipelines.errors import BadInput
+from pipelines.progress import Progress
+
+
+class Answerer(Protocol):
+    """Answers questions about images that it was shown before."""
+
+    def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
+        """Take the distinct images, by sha256, each once; what is computed from them is kept for all questions."""
+
+    def answer(self, asked: Sequence[Asked]) -> list[str]:
+        """The greedy answers, in the questions' order; they do not depend on what is asked together."""
+
+
+def opened(content: bytes, digest: str) -> Image.Image:
+    """The image in RGB.
+
+    Raises:
+        BadInput: the bytes are no image.
+    """
+    try:
+        return Image.open(io.BytesIO(content)).convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise BadInput(
+            f"an image of the benchmark cannot be decoded: {error}",
+            where=f"image with sha256 {digest}",
+            remedy="fetch the benchmark again; if its file is as published, take the item out",
+        ) from None
+
+
+class OwnModel:
+    """A model folder of this project. Image states are computed once per image, and lie in a file, not in memory."""
+
+    def __init__(self, folder: Path, *, scratch: Path, batch_size: int, max_new_tokens: int) -> None:
+        self.model = _load(folder)
+        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+        self.features = Features(scratch)
+
+    def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
+        digests = list(images)
+        progress.start("images", len(digests), unit="image")
+        for start in range(0, len(digests), self.batch_size):
+            batch = digests[start : start + self.batch_size]
+            states = self.model.see([opened(images[digest], digest) for digest in batch])
+            self.features.add(batch, states, expected=len(digests))
+            progress.advance(len(batch))
+
+    def answer(self, asked: Sequence[Asked]) -> list[str]:
+        return self.model.answer_seen(
+            self.features.of([one.image_sha256 for one in asked]),
+            [one.prompt for one in asked],
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+        )
+
+
+def _load(folder: Path) -> VisionLanguageModel:
+    try:
+        return vision_language.load(folder)
+    except WeightsError as error:
+        raise BadInput(
+            f"the model cannot be loaded: {error}",
+            where=folder,
+            remedy="give the table of a pretrained or tuned model, or run the stage that makes it again",
+        ) from None
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,98 @@
+"""Scores beside each other: models on the same items, one model over languages, the items that all have.
+
+Paired tests take the difference item by item, so that what is hard for both models cancels (Miller 2024, section 4);
+their error is clustered by image like a single score's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from pipelines.benchmarks.benchmark import Judged
+from pipelines.benchmarks.statistics import Z95, clustered_error, estimate
+
+Items = Mapping[str, Judged]
+"""Items by name."""
+
+
+def paired(first: Items, second: Items, figure: str) -> dict[str, Any] | None:
+    """Mean of second minus first over the items that both have, with 95 % interval and two-sided p; None if there are none.
+
+    The p value is of the normal approximation. It is 1 where no item differs.
+    """
+    names = [name for name in first if name in second and figure in first[name].values]
+    if not names:
+        return None
+    differences = [second[name].values[figure] - first[name].values[figure] for name in names]
+    mean = math.fsum(differences) / len(names)
+    error = clustered_error(differences, [first[name].image for name in names])
+    # Without any spread, there is either no difference or no doubt about it.
+    p = float(mean == 0) if error == 0 else math.erfc(abs(mean) / error / math.sqrt(2))
+    return {
+        "difference": round(mean, 4),
+        "low": round(mean - Z95 * error, 4),
+        "high": round(mean + Z95 * error, 4),
+        "p": float(f"{p:.3g}"),
+        "n": len(names),
+        "better": sum(one > 0 for one in differences),
+        "worse": sum(one < 0 for one in differences),
+    }
+
+
+def between_models(models: Mapping[str, Items], figure: str) -> list[dict[str, Any]]:
+    """Every pair of models, in their order."""
+    found = []
+    for first, second in combinations(models, 2):
+        if (test := paired(models[first], models[second], figure)) is not None:
+            found.append({"first": first, "second": second, **test})
+    return found
+
+
+def over_languages(languages: Mapping[str, Items], figure: str) -> dict[str, Any] | None:
+    """One model on the items that every language has: scores on this common subset, and in how many languages an
+    item is right. None for a single language or where nothing is common.
+    """
+    if len(languages) < 2:
+        return None
+    common = sorted(set.intersection(*(set(items) for items in languages.values())))
+    common = [name for name in common if all(figure in items[name].values for items in languages.values())]
+    if not common:
+        return None
+    right = Counter(sum(items[name].values[figure] >= 1 for items in languages.values()) for name in common)
+    scores = {
+        language: estimate(
+            [items[name].values[figure] for name in common], [items[name].image for name in common]
+        )
+        for language, items in languages.items()
+    }
+    return {
+        "languages": list(languages),
+        "items": len(common),
+        "common_subset": {
+            language: None if one is None else one.document() for language, one in scores.items()
+        },
+        "right_in": {str(count): right[count] for count in range(len(languages) + 1)},
+        "consistent": round((right[0] + right[len(languages)]) / len(common), 4),
+    }
+
+
+def gaps(scores: Mapping[str, float | None], pivot: str) -> dict[str, float]:
+    """How far each language lies below the pivot."""
+    at_home = scores.get(pivot)
+    if at_home is None:
+        return {}
+    return {
+        language: round(at_home - value, 4)
+        for language, value in scores.items()
+        if language != pivot and value is not None
+    }
+
+
+def names_missing_somewhere(languages: Sequence[Items]) -> int:
+    """How many items are in some of the languages but not in all."""
+    every = set().union(*languages)
+    return len(every) - len(set.intersection(*(set(items) for items in languages)))

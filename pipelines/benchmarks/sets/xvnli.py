@@ -1,0 +1,93 @@
+"""XVNLI (IGLUE): does the picture entail, contradict, or leave open a statement? Five languages, 1,164 statements each.
+
+14 of the gold labels are "-", which no answer can hit. IGLUE keeps them in the denominator ("accuracy", at most
+98.8 %); `accuracy_valid` leaves them out. Generative models need words for the labels: `VERBALISER`, part of the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.benchmarks import json_files, short_answers
+from pipelines.benchmarks.benchmark import Benchmark, Row
+from pipelines.benchmarks.files import Files
+from pipelines.benchmarks.profiles import official
+from pipelines.benchmarks.question import Asked
+
+FILE = "xvnli_{language}.jsonl"
+LABELS = ("entailment", "neutral", "contradiction")
+NO_LABEL = "-"
+VERBALISER = {
+    "en": ("true", "unclear", "false"),
+    "ar": ("صحيح", "غير واضح", "خطأ"),
+    "es": ("verdadero", "incierto", "falso"),
+    "fr": ("vrai", "incertain", "faux"),
+    "ru": ("верно", "неясно", "неверно"),
+}
+"""By language, the words for entailment, neutral and contradiction."""
+PROMPTS = {
+    "en": "Statement: {statement}\nJudging by the picture, is the statement true, unclear or false? Answer with one word.",
+    "ar": "العبارة: {statement}\nبحسب الصورة، هل العبارة صحيح أم غير واضح أم خطأ؟ أجب بواحدة من هذه الكلمات فقط.",
+    "es": "Afirmación: {statement}\nSegún la imagen, ¿es verdadero, incierto o falso? Responde con una sola palabra.",
+    "fr": "Affirmation : {statement}\nD'après l'image, est-ce vrai, incertain ou faux ? Répondez par un seul mot.",
+    "ru": "Утверждение: {statement}\nСудя по картинке, это верно, неясно или неверно? Ответьте одним словом.",
+}
+
+
+def questions(files: Files, language: str) -> list[Asked]:
+    """One question per statement.
+
+    Raises:
+        BadInput: a line is malformed, names a missing image, or has another label.
+    """
+    path = files.path(FILE.format(language=language))
+    asked = []
+    keys = ("gold_label", "sentence2", "pairID", "Flikr30kID")
+    for number, row in json_files.lines(
+        path, keys, unique="pairID", allowed={"gold_label": (*LABELS, NO_LABEL)}
+    ):
+        image = json_files.image(files, path, f"{row['Flikr30kID']}.jpg", number)
+        asked.append(
+            Asked(
+                benchmark="xvnli",
+                language=language,
+                item=row["pairID"],
+                rotation=0,
+                prompt=PROMPTS[language].format(statement=row["sentence2"]),
+                question=row["sentence2"],
+                options=(),
+                gold=row["gold_label"],
+                category=row["gold_label"],
+                image=image.content,
+                image_sha256=image.sha256,
+            )
+        )
+    return asked
+
+
+def label(answer: str, asked: Asked) -> tuple[str | None, str]:
+    """The label whose English name or word in the question's language stands in the answer alone."""
+    words = {name: (name, word) for name, word in zip(LABELS, VERBALISER[asked.language], strict=True)}
+    return short_answers.only(answer, words)
+
+
+def values(rows: Sequence[Row]) -> dict[str, float]:
+    asked, reading = rows[0]
+    scored = {"accuracy": float(reading.right), "unresolved": float(reading.said is None)}
+    return scored if asked.gold == NO_LABEL else {**scored, "accuracy_valid": float(reading.right)}
+
+
+BENCHMARK = Benchmark(
+    name="xvnli",
+    title="XVNLI",
+    file=FILE,
+    languages=("en", "ar", "es", "fr", "ru"),
+    size=1164,
+    questions=questions,
+    readers={
+        "robust": short_answers.word_reader(label),
+        "official": short_answers.word_reader(lambda answer, _: official.exact(answer)),
+    },
+    values=values,
+    figures=("accuracy", "accuracy_valid", "unresolved"),
+)
