@@ -18,24 +18,27 @@ REQUESTS = "requests.json"
 
 
 class Files:
-    """The files of some benchmark tables; the first table that has a file of a name gives it."""
+    """The files of some benchmark tables; the first table that has a file of a name gives it.
+
+    Of a table in an object store, only the files that are asked for are fetched.
+    """
 
     def __init__(self, tables: Sequence[Path]) -> None:
         self.tables = list(tables)
-        self._paths: dict[str, Path] = {}
+        self._table_of: dict[str, Path] = {}
         for table in tables:
-            for path in manifest.files(table):
-                self._paths.setdefault(path.name, path)
+            for file in manifest.read(table).files:
+                self._table_of.setdefault(Path(file.path).name, table)
 
     def languages(self, pattern: str) -> list[str]:
         """The languages for which there is a file of this name, `{language}` standing in it."""
         before, after = pattern.split("{language}")
         expression = re.compile(re.escape(before) + r"([a-z]{2,3})" + re.escape(after))
-        return [match[1] for name in self._paths if (match := expression.fullmatch(name))]
+        return [match[1] for name in self._table_of if (match := expression.fullmatch(name))]
 
     def find(self, name: str) -> Path | None:
         """The path of the file, or None."""
-        return self._paths.get(name)
+        return manifest.file(self._table_of[name], name) if name in self._table_of else None
 
     def path(self, name: str) -> Path:
         """The path of the file.
@@ -43,8 +46,9 @@ class Files:
         Raises:
             BadInput: no table has it.
         """
-        if name in self._paths:
-            return self._paths[name]
+        found = self.find(name)
+        if found is not None:
+            return found
         raise BadInput(
             f"no benchmark table has a file {name!r}",
             where=", ".join(map(str, self.tables)),
@@ -52,12 +56,15 @@ class Files:
         )
 
     def image(self, name: str, *, beside: Path, row: str) -> bytes:
-        """The image of this name from the table in which the file `beside` lies.
+        """The image of this name from the table that holds the file `beside`.
 
         Raises:
             BadInput: the table has no such image; `row` says whose it is.
         """
-        images = _images(beside.with_name(IMAGES))
+        table = self._table_of[beside.name]
+        images = (
+            _images(table) if IMAGES in {Path(one.path).name for one in manifest.read(table).files} else {}
+        )
         if name not in images:
             raise BadInput(
                 f"the image {name!r} is missing",
@@ -68,8 +75,6 @@ class Files:
 
 
 @functools.lru_cache(maxsize=4)
-def _images(path: Path) -> dict[str, bytes]:
-    if not path.is_file():
-        return {}
-    columns = pq.read_table(path, columns=["name", "image"]).to_pydict()
+def _images(table: Path) -> dict[str, bytes]:
+    columns = pq.read_table(manifest.file(table, IMAGES), columns=["name", "image"]).to_pydict()
     return dict(zip(columns["name"], columns["image"], strict=True))
