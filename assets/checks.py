@@ -6,7 +6,7 @@ All of them block: where one fails, the table stays for inspection and nothing d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +96,21 @@ def loss_finite() -> Check:
         return Verdict(True, f"{losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} logged losses")
 
     return Check("loss_finite", "Every logged loss is a finite number.", judge)
+
+
+def bleu_above_gate(pivot: str, least: Mapping[str, float]) -> Check:
+    """The translator's BLEU on held-out sentences reaches the gate of every language pair that has one."""
+
+    def judge(_: Path, manifest: Manifest) -> Verdict:
+        words, passed = [], True
+        for pair, wanted in sorted(least.items()):
+            source, target = pair.split("-")
+            found = manifest.metrics.get(target, {}).get("bleu") if source == pivot else None
+            passed = passed and found is not None and found >= wanted
+            words.append(f"{pair} {'not measured' if found is None else found} (at least {wanted:g})")
+        return Verdict(passed, "BLEU: " + ", ".join(words))
+
+    return Check("bleu_above_gate", "BLEU on held-out sentences reaches the gate of each pair.", judge)
 
 
 def scores_complete() -> Check:

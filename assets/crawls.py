@@ -98,8 +98,11 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
                 target_languages=recipe.target_languages,
                 guard=translation.guard,
                 decoding=translation.decoding,
+                least_bleu=translation.least_bleu,
                 captions_per_chunk=translation.captions_per_chunk,
             ),
+            cache=layout.cache,
+            conduct=translation.conduct,
         )
 
     def shard_spec(crawl: str) -> StageSpec:

@@ -29,12 +29,14 @@ def foundation_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             parameters=recipe.clip,
         )
 
-    def translator_spec(_: str) -> StageSpec:
+    def translator_spec(_: str) -> translator.TranslatorSpec:
         languages = {"pivot_language": recipe.pivot_language, "target_languages": recipe.target_languages}
         return translator.TranslatorSpec(
             output=layout.table("foundations", "translator"),
             world=world,
             parameters=recipe.translation.translator.model_copy(update=languages),
+            cache=layout.cache,
+            conduct=recipe.translation.conduct,
         )
 
     def language_model_spec(_: str) -> StageSpec:
@@ -56,6 +58,10 @@ def foundation_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             training=recipe.vision.training,
         )
 
+    translator_parameters = translator_spec("").parameters
+    trains_translator = translator_parameters.weights is None and bool(translator_parameters.local_languages)
+    gates = recipe.translation.least_bleu
+    bleu_gates = [checks.bleu_above_gate(recipe.pivot_language, gates)] if gates else []
     declared = partial(StageAsset, group="foundations", kinds=frozenset({"pytorch", "huggingface"}))
     from_world = [WORLD_KEY] if recipe.world is not None else []
     return [
@@ -74,9 +80,10 @@ def foundation_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             upstream=from_world,
             checks=[
                 checks.checksums(),
-                *([checks.loss_finite()] if recipe.translation.translator.weights is None else []),
+                *([checks.loss_finite()] if trains_translator else []),
+                *bleu_gates,
             ],
-            description="M2M-100 as a CTranslate2 model, with its BLEU on held-out sentences.",
+            description="M2M-100 as a CTranslate2 model, or a language model behind a server, with its BLEU on held-out sentences.",
         ),
         declared(
             key=layout.key("foundations", "language_model"),

@@ -8,6 +8,8 @@ from pathlib import Path
 import dagster as dg
 
 from assets.partitions import crawl_folder
+from pipelines.lake import cache as lake_cache
+from pipelines.lake import location
 from pipelines.lake import manifest as manifests
 
 
@@ -25,6 +27,13 @@ class Layout:
     def table(self, *names: str) -> Path:
         """The table of an asset that is not partitioned."""
         return self.workspace.joinpath(*names)
+
+    @property
+    def cache(self) -> Path:
+        """Kept translations and answers of servers: on this machine, wherever the tables lie."""
+        return (
+            lake_cache.root() / "answers" if location.is_remote(self.workspace) else self.workspace / "cache"
+        )
 
     def crawl_table(self, crawl: str, name: str) -> Path:
         """The table of one partition."""

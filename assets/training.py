@@ -89,8 +89,11 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
                 target_languages=recipe.target_languages,
                 guard=recipe.translation.guard,
                 decoding=recipe.translation.decoding,
+                least_bleu=recipe.translation.least_bleu,
                 samples_per_shard=recipe.tuning.samples_per_shard,
             ),
+            cache=layout.cache,
+            conduct=recipe.translation.conduct,
         )
 
     def tuning_spec(_: str) -> StageSpec:

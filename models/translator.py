@@ -40,6 +40,8 @@ class Output(NamedTuple):
     finished: bool
     """Whether the model ended the sentence. If not, it was cut off at the length limit; of a text that is
     longer than the model reads there is no translation at all."""
+    failure: str = ""
+    """Why there is no output at all, where a translator could not be asked."""
 
 
 def language_token(language: str) -> str:

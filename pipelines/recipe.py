@@ -15,10 +15,11 @@ from pipelines.foundations.clip.spec import ClipParameters
 from pipelines.foundations.language_model.spec import SmallLanguageModel
 from pipelines.foundations.translator.spec import TranslatorParameters
 from pipelines.foundations.vision.spec import VisionParameters
+from pipelines.remote.spec import Conduct
 from pipelines.score.spec import ScoreParameters
 from pipelines.shard.spec import ShardParameters
 from pipelines.training.spec import Optimisation
-from pipelines.translate.spec import Decoding, GuardLimits
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
 from pipelines.world.spec import WorldParameters
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
@@ -36,6 +37,10 @@ class Translation(Section):
     translator: TranslatorParameters = TranslatorParameters()
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Decoding()
+    least_bleu: LeastBleu = Field(
+        {}, description="by language pair such as en-zh: a translator below it blocks what it would translate"
+    )
+    conduct: Conduct = Field(Conduct(), description="how a server is asked, where one translates")
     captions_per_chunk: int = Field(2000, ge=1)
 
 

@@ -8,6 +8,7 @@ mix, and the next one takes its place until the share holds.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -47,6 +48,9 @@ class Chosen(NamedTuple):
 def run(spec: InstructionSpec, work: Work, progress: Progress) -> Outcome:
     """Write the tars, `index.parquet` and `dropped.parquet`."""
     parameters = spec.parameters
+    # Of a killed run, translations are kept, and tars are not.
+    shutil.rmtree(work.out)
+    work.out.mkdir()
     path = _instructions_file(spec)
     table = pq.read_table(path, columns=list(_TEXT_COLUMNS))
     ids: list[str] = table["id"].to_pylist()
@@ -54,7 +58,7 @@ def run(spec: InstructionSpec, work: Work, progress: Progress) -> Outcome:
     chosen = Chosen({}, {})
     if parameters.target_share > 0:
         progress.start("translating", unit="sentence")
-        chosen = choose(ids, instructions, _translator(spec), parameters, progress.advance)
+        chosen = choose(ids, instructions, _translator(spec, work, progress), parameters, progress.advance)
     kept = len(ids) - len(chosen.dropped)
     progress.start("shards", kept, unit="sample")
     with ShardWriter(work.out, PREFIX, parameters.samples_per_shard) as writer:
@@ -125,7 +129,7 @@ def choose(
                 chosen.translated[row] = language, instruction
 
 
-def _translator(spec: InstructionSpec) -> TranslatesTexts:
+def _translator(spec: InstructionSpec, work: Work, progress: Progress) -> TranslatesTexts:
     if spec.translator is None:
         raise BadInput(
             f"a share of {spec.parameters.target_share} shall be translated, but there is no translator",
@@ -133,18 +137,22 @@ def _translator(spec: InstructionSpec) -> TranslatesTexts:
             remedy="name the table foundations/translator, or set `target_share` to 0",
         )
     # Imported here: a mix in the pivot language alone needs no translator.
-    from models.translator import Translator
-    from models.weights import WeightsError
+    from pipelines.translate.translators import hold_to_gate, open_translator
 
-    try:
-        return Translator(
-            manifest.folder(spec.translator),
-            device=spec.device,
-            threads=spec.threads,
-            **spec.parameters.decoding.model_dump(),
-        )
-    except WeightsError as error:
-        raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
+    parameters = spec.parameters
+    pairs = [(parameters.pivot_language, target) for target in parameters.target_languages]
+    hold_to_gate(spec.translator, parameters.least_bleu, pairs)
+    return open_translator(
+        manifest.folder(spec.translator),
+        parameters.decoding,
+        spec.cache or work.folder,
+        version=manifest.read(spec.translator).data_version,
+        device=spec.device,
+        threads=spec.threads,
+        conduct=spec.conduct,
+        account=str(spec.output),
+        say=progress.say,
+    )
 
 
 def _instructions_file(spec: InstructionSpec) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
-from pipelines.translate.spec import Decoding, GuardLimits
+from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
+from pipelines.remote.spec import Conduct
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
 
 NAME = "instruction_mix"
 CODE_VERSION = "1"
@@ -37,6 +39,7 @@ class InstructionParameters(BaseModel):
     )
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Decoding()
+    least_bleu: LeastBleu = Field({}, description="by language pair; a worse translator is not used")
     samples_per_shard: int = Field(1000, ge=1)
 
     @model_validator(mode="after")
@@ -58,6 +61,10 @@ class InstructionSpec(StageSpec):
     parameters: InstructionParameters = InstructionParameters()
     device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
     threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")
+    cache: Annotated[Path | None, Execution] = Field(
+        None, description="folder of kept translations; none: kept for this table's reruns only"
+    )
+    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 
 
 STAGE = Stage(
@@ -67,4 +74,5 @@ STAGE = Stage(
     code_version=CODE_VERSION,
     run=lazy("pipelines.instructions.mix:run"),
     summary="Blend instructions in the pivot language with a set share of their translations.",
+    resumable=True,
 )

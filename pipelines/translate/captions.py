@@ -17,15 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from models.translator import Translator
-from models.weights import WeightsError
-from pipelines.errors import BadInput
 from pipelines.lake import buckets, kept_pairs, manifest
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.translate.guarded import Reject, TranslatesTexts, Translation, translate_all
 from pipelines.translate.spec import DROPPED_FILE, TranslateParameters, TranslateSpec
+from pipelines.translate.translators import hold_to_gate, open_translator
 
 CAPTIONS = pa.schema([("uid", pa.string()), ("language", pa.string()), ("caption", pa.string())])
 TRANSLATIONS = pa.schema([("uid", pa.string()), ("text", pa.string())])
@@ -71,19 +69,26 @@ def run(spec: TranslateSpec, work: Work, progress: Progress) -> Outcome:
     if unfinished:
         if len(unfinished) < chunks:
             progress.say(f"{chunks - len(unfinished)} of {chunks} chunks were translated already")
-        try:
-            translator = Translator(
-                manifest.folder(spec.translator),
-                device=spec.device,
-                threads=spec.threads,
-                **parameters.decoding.model_dump(),
-            )
-            for number in unfinished:
-                captions = buckets.read_bucket(work.folder / "captions", number).sort_by("uid")
-                progress.start(f"chunk {number + 1} of {chunks}", unit="sentence")
-                _translate_chunk(captions, translator, parameters, folder, number, progress)
-        except WeightsError as error:
-            raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
+        translator = open_translator(
+            manifest.folder(spec.translator),
+            parameters.decoding,
+            spec.cache or work.folder,
+            version=manifest.read(spec.translator).data_version,
+            device=spec.device,
+            threads=spec.threads,
+            conduct=spec.conduct,
+            account=str(spec.output),
+            say=progress.say,
+        )
+        for number in unfinished:
+            captions = buckets.read_bucket(work.folder / "captions", number).sort_by("uid")
+            sources = sorted(captions["language"].unique().to_pylist())
+            directions = [(source, target) for source in sources for target in targets]
+            hold_to_gate(spec.translator, parameters.least_bleu, directions)
+            progress.start(f"chunk {number + 1} of {chunks}", unit="sentence")
+            _translate_chunk(captions, translator, parameters, folder, number, progress)
+        if translator.kept:
+            progress.say(f"{translator.kept:,} texts had been translated before")
     for language in targets:
         _join((folder / f"{language}-{n:03d}.parquet" for n in range(chunks)), work.out / f"{language}.parquet", TRANSLATIONS)  # fmt: skip
     _join((folder / f"dropped-{n:03d}.parquet" for n in range(chunks)), work.out / DROPPED_FILE, DROPPED)

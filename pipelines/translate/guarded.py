@@ -18,7 +18,10 @@ from pipelines.translate.spec import GuardLimits
 
 
 class Reason(StrEnum):
-    """Why a translation was rejected. Unfinished: cut off, or the source is longer than the model reads."""
+    """Why a translation was rejected. Unfinished: cut off, or the source is longer than the model reads.
+
+    No answer: a translator behind a server refused this text, or failed at it however often it was asked.
+    """
 
     EMPTY = "empty"
     UNFINISHED = "unfinished"
@@ -27,6 +30,7 @@ class Reason(StrEnum):
     SCRIPT = "wrong_script"
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
+    NO_ANSWER = "no_answer"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class ModelOutput(Protocol):
     def text(self) -> str: ...
     @property
     def finished(self) -> bool: ...
+    @property
+    def failure(self) -> str: ...
 
 
 class TranslatesTexts(Protocol):
@@ -113,9 +119,15 @@ def translate_guarded(
     if distinct:
         outputs = translator.translate(distinct, source, target)
         for text, output in zip(distinct, outputs, strict=True):
-            reason = fault(text, output.text, target, limits, finished=output.finished)
+            reason = (
+                Reason.NO_ANSWER
+                if output.failure
+                else fault(text, output.text, target, limits, finished=output.finished)
+            )
             judged[text] = (
-                Translation(text, output.text) if reason is None else Reject(text, output.text, reason)
+                Translation(text, output.text)
+                if reason is None
+                else Reject(text, output.text or output.failure, reason)
             )
     # Nothing can be translated from an empty text, and models make something up for it.
     return [judged[text] if text in judged else Reject(text, "", Reason.EMPTY) for text in texts]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
+from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
+from pipelines.remote.spec import Conduct, Server
 
 NAME = "translations"
 CODE_VERSION = "1"
 DROPPED_FILE = "dropped.parquet"
 """Stands in the table beside the languages' files."""
+SERVER_FILE = "server.json"
+"""In a translator table: the server that translates, without its key."""
+PAIR_PATTERN = r"^[a-z]{2,3}-[a-z]{2,3}$"
 
 Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
 
@@ -47,6 +52,33 @@ class Decoding(BaseModel):
     max_output_tokens: int = Field(256, ge=1, description="an output that is not done by then is cut off")
 
 
+class RemoteTranslation(BaseModel):
+    """A language model behind a server that translates: CPM-Bee's role in the MpM paper."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server: Server
+    prompt: str = Field(
+        "Translate the following {source} text into {target}. Keep numbers, names and line breaks as they "
+        "are. Write the translation and nothing else.\n\n{text}",
+        description="what is asked, with {source}, {target} and {text} in it",
+    )
+    languages: list[Language] = Field(
+        [], description="target languages that go to the server, the others to the weights; none named: all"
+    )
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_its_places(cls, value: str) -> str:
+        if lacking := [place for place in ("{target}", "{text}") if place not in value]:
+            raise ValueError(f"the prompt lacks {', '.join(lacking)}")
+        return value
+
+
+LeastBleu = dict[Annotated[str, Field(pattern=PAIR_PATTERN)], float]
+"""By language pair, such as "en-zh": the least BLEU on held-out sentences with which anything is translated."""
+
+
 class TranslateParameters(BaseModel):
     """The `translate` section of a recipe."""
 
@@ -55,6 +87,7 @@ class TranslateParameters(BaseModel):
     target_languages: list[Language] = Field(["zh"], min_length=1, description="languages to translate into")
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Decoding()
+    least_bleu: LeastBleu = Field({}, description="by language pair; a worse translator is not used")
     captions_per_chunk: int = Field(
         50_000, ge=1, description="captions that are held in memory, and lost at most when the run is killed"
     )
@@ -69,6 +102,11 @@ class TranslateSpec(StageSpec):
     parameters: TranslateParameters = TranslateParameters()
     device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
     threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")
+    cache: Annotated[Path | None, Execution] = Field(
+        None,
+        description="folder of kept translations, for all crawls; none: kept for this table's reruns only",
+    )
+    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 
 
 STAGE = Stage(

@@ -33,6 +33,7 @@ COUNT = 60
 class Written(NamedTuple):
     text: str
     finished: bool
+    failure: str = ""
 
 
 class Capricious:

@@ -29,6 +29,7 @@ CAPTION = "Two small red circles to the left of one big blue square."
 class Written(NamedTuple):
     text: str
     finished: bool
+    failure: str = ""
 
 
 class Dictionary:

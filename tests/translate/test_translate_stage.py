@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from models.translator import Output, Translator
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
+from pipelines.remote.spec import Conduct
 from pipelines.stage import execute
 from pipelines.translate import captions
-from pipelines.translate.spec import STAGE, TranslateParameters, TranslateSpec
+from pipelines.translate.spec import STAGE, Decoding, TranslateParameters, TranslateSpec
+from pipelines.translate.translators import Routed, open_translator
 from pipelines.world.grammar import grammar
 from pipelines.world.text import few_sentences
 from tests import tables
@@ -120,3 +124,40 @@ def test_a_language_without_a_token_is_refused_by_name(lake: Path, tmp_path: Pat
     parameters = TranslateParameters(target_languages=["xx"])
     with pytest.raises(BadInput, match="'xx'"):
         execute(STAGE, spec(lake, tmp_path / "out", parameters=parameters))
+
+
+def test_the_model_is_given_no_text_twice_across_crawls(
+    lake: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    translate = Translator.translate
+
+    def recording(self: Translator, texts: Sequence[str], source: str, target: str) -> list[Output]:
+        asked.extend(texts)
+        return translate(self, texts, source, target)
+
+    monkeypatch.setattr(Translator, "translate", recording)
+    tables.filtered_pairs(tmp_path / "few", [row["uid"] for row in ROWS[:12]])
+    execute(STAGE, spec(lake, tmp_path / "one", filtered_pairs=tmp_path / "few", cache=tmp_path / "cache"))
+    first = len(asked)
+    execute(STAGE, spec(lake, tmp_path / "two", cache=tmp_path / "cache"))
+    assert first == len({row["caption"] for row in ROWS[:12]})
+    assert len(asked) == len(set(asked)) == len({row["caption"] for row in ROWS[:50]})
+    assert bytes_of(tmp_path / "two") == bytes_of(undisturbed)
+
+
+def test_another_search_is_another_translation(lake: Path, tmp_path: Path) -> None:
+    one = open_cached(tmp_path, Decoding())
+    two = open_cached(tmp_path, Decoding(beam_size=2))
+    three = open_cached(tmp_path, Decoding(max_batch_tokens=64))
+    for translator in (one, two, three):
+        translator.translate(["red"], "en", "zh")
+    assert (one.kept, two.kept, three.kept) == (0, 0, 1)
+
+
+def open_cached(folder: Path, decoding: Decoding) -> Routed:
+    table = short_sentence_translator()
+    return open_translator(
+        manifest.folder(table), decoding, folder, version=manifest.read(table).data_version, device="cpu",
+        threads=1, conduct=Conduct(), account="test",
+    )  # fmt: skip

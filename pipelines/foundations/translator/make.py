@@ -13,7 +13,7 @@ from sacrebleu.metrics.chrf import CHRF
 from transformers import M2M100ForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
-from models.translator import Translator, convert
+from models.translator import convert
 from models.weights import WeightsError, locate
 from pipelines.errors import BadInput
 from pipelines.foundations.translator import training, vocabulary
@@ -21,6 +21,9 @@ from pipelines.foundations.translator.spec import TranslatorParameters, Translat
 from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
+from pipelines.translate.guarded import TranslatesTexts
+from pipelines.translate.spec import SERVER_FILE, Decoding
+from pipelines.translate.translators import open_translator
 
 HUGGING_FACE_FOLDER = "hf"
 """Below the table's folder: the same weights as transformers reads them."""
@@ -30,7 +33,7 @@ _BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": 
 
 
 def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
-    """Write `ct2/`, `sentencepiece.bpe.model`, `vocab.json` and, if trained here, `hf/`."""
+    """Write `ct2/`, `sentencepiece.bpe.model`, `vocab.json` and, if trained here, `hf/`; `server.json` for a server."""
     torch.set_num_threads(spec.threads)
     # The stage's own progress is shown instead.
     disable_progress_bar()
@@ -39,7 +42,9 @@ def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
     held_out = _sentences(spec, "text/heldout_pairs.parquet", languages)
     metrics: dict[str, Any]
     try:
-        if parameters.weights is None:
+        if not parameters.local_languages:
+            metrics = {}
+        elif parameters.weights is None:
             source = work.out / HUGGING_FACE_FOLDER
             pairs = _sentences(spec, "text/pairs.parquet", languages)
             network, words, metrics = _train(pairs, parameters, progress)
@@ -47,9 +52,17 @@ def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
         else:
             source = locate(parameters.weights, sha256=parameters.sha256)
             metrics = {"weights": parameters.weights}
-        progress.say(f"converting to CTranslate2, {parameters.quantization}")
-        convert(source, work.out, quantization=parameters.quantization)
-        translator = Translator(work.out, threads=spec.threads)
+        if parameters.local_languages:
+            progress.say(f"converting to CTranslate2, {parameters.quantization}")
+            convert(source, work.out, quantization=parameters.quantization)
+        if parameters.server is not None:
+            metrics["server"] = f"{parameters.server.server.model} at {parameters.server.server.base_url}"
+            text = parameters.server.model_dump_json(indent=1)
+            (work.out / SERVER_FILE).write_text(text + "\n", encoding="utf-8")
+        translator = open_translator(
+            work.out, Decoding(), spec.cache or work.folder, version="", device="cpu", threads=spec.threads,
+            conduct=spec.conduct, account=str(spec.output), say=progress.say,
+        )  # fmt: skip
         for target in parameters.target_languages:
             metrics[target] = score(translator, held_out, parameters.pivot_language, target)
             progress.say(f"{parameters.pivot_language} -> {target}: BLEU {metrics[target]['bleu']}")
@@ -58,7 +71,9 @@ def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
     return Outcome(metrics=metrics)
 
 
-def score(translator: Translator, rows: Sequence[dict[str, str]], source: str, target: str) -> dict[str, Any]:
+def score(
+    translator: TranslatesTexts, rows: Sequence[dict[str, str]], source: str, target: str
+) -> dict[str, Any]:
     """BLEU and chrF of translating the rows, with the signatures that it takes to compare them."""
     references = [row[target] for row in rows]
     started = time.monotonic()

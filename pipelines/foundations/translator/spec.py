@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
+from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
+from pipelines.remote.spec import Conduct
+from pipelines.translate.spec import RemoteTranslation
 
 NAME = "foundations/translator"
 CODE_VERSION = "1"
@@ -49,6 +52,9 @@ class TranslatorParameters(BaseModel):
         None, description="an M2M-100 in transformers' format: folder or hub id; none: trained here"
     )
     sha256: str | None = Field(None, description="pins the content of `weights`")
+    server: RemoteTranslation | None = Field(
+        None, description="a language model behind a server, for all target languages or for those it names"
+    )
     pivot_language: Language = "en"
     target_languages: list[Language] = Field(["zh"], min_length=1)
     both_directions: bool = Field(False, description="train from the target languages into the pivot too")
@@ -57,6 +63,14 @@ class TranslatorParameters(BaseModel):
     )
     shape: TranslatorShape = TranslatorShape()
     training: TranslatorTraining = TranslatorTraining()
+
+    @property
+    def local_languages(self) -> list[str]:
+        """The target languages that M2M-100 translates into."""
+        if self.server is None:
+            return list(self.target_languages)
+        served = self.server.languages or self.target_languages
+        return [language for language in self.target_languages if language not in served]
 
 
 class TranslatorSpec(StageSpec):
@@ -69,6 +83,8 @@ class TranslatorSpec(StageSpec):
         ge=1,
         description="CPU threads; more gain little on so small a network, and lose much on a busy machine",
     )
+    cache: Annotated[Path | None, Execution] = Field(None, description="folder of a server's kept answers")
+    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 
 
 STAGE = Stage(

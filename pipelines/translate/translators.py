@@ -1,0 +1,157 @@
+"""The translators in a translator table, behind a cache: what was translated once is not translated again.
+
+A table holds M2M-100 for CTranslate2, a server's description, or both, with each target language going
+to one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from models.translator import CT2_FOLDER, Output, Translator
+from models.weights import WeightsError
+from pipelines.documents import validated
+from pipelines.errors import BadInput
+from pipelines.lake import manifest
+from pipelines.remote.cache import Cache, key_of
+from pipelines.remote.spec import Conduct
+from pipelines.translate.guarded import TranslatesTexts
+from pipelines.translate.remote import RemoteTranslator
+from pipelines.translate.spec import SERVER_FILE, Decoding, RemoteTranslation
+
+REQUESTS_FILE = "requests.sqlite"
+TRANSLATIONS_FILE = "translations.sqlite"
+
+
+class Routed:
+    """Sends each target language to the translator that knows it."""
+
+    def __init__(self, by_language: Mapping[str, TranslatesTexts], otherwise: TranslatesTexts | None) -> None:
+        self._by_language, self._otherwise = by_language, otherwise
+
+    @property
+    def kept(self) -> int:
+        """Texts so far that were not translated again."""
+        used = {id(one): one for one in (*self._by_language.values(), self._otherwise)}.values()
+        return sum(one.kept for one in used if isinstance(one, Cached | RemoteTranslator))
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> Sequence[Output]:
+        """The translation of each text, in order.
+
+        Raises:
+            BadInput: no translator knows one of the languages.
+        """
+        translator = self._by_language.get(target, self._otherwise)
+        if translator is None:
+            raise BadInput(
+                f"no translator of this table translates into {target!r}",
+                where="the translator's `server.languages`",
+                remedy="give `weights` for it, or name it among the server's `languages`",
+            )
+        try:
+            made = translator.translate(texts, source, target)
+        except WeightsError as error:
+            raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
+        return [Output(one.text, one.finished, one.failure) for one in made]
+
+
+class Cached:
+    """A local model that looks up before it translates."""
+
+    def __init__(self, translator: TranslatesTexts, cache: Cache, identity: Mapping[str, object]) -> None:
+        """`identity`: everything about the model and its search that its output depends on."""
+        self._translator, self._cache, self._identity = translator, cache, identity
+        self.kept = 0
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Output]:
+        """The translation of each text; equal texts, now or in any earlier run, are translated once."""
+        document = {**self._identity, "source": source, "target": target}
+        keys = {text: key_of(text, document) for text in dict.fromkeys(texts)}
+        kept = self._cache.get(list(keys.values()))
+        found = {text: Output(*json.loads(kept[key])) for text, key in keys.items() if key in kept}
+        self.kept += len(found)
+        missing = [text for text in keys if text not in found]
+        if missing:
+            made = self._translator.translate(missing, source, target)
+            new = {
+                text: Output(one.text, one.finished, one.failure)
+                for text, one in zip(missing, made, strict=True)
+            }
+            lasting = {text: one for text, one in new.items() if not one.failure}
+            self._cache.put(
+                {keys[text]: json.dumps(one, ensure_ascii=False) for text, one in lasting.items()}
+            )
+            found |= new
+        return [found[text] for text in texts]
+
+
+def open_translator(
+    folder: Path,
+    decoding: Decoding,
+    cache: Path,
+    *,
+    version: str,
+    device: str,
+    threads: int,
+    conduct: Conduct,
+    account: str,
+    say: Callable[[str], None] = lambda _: None,
+) -> Routed:
+    """The translator in the files of a translator table.
+
+    `version`: the table's data version, under which local translations are kept; "" keeps none.
+    `cache`: the folder of kept translations and requests. `account`: on whose budget a server is asked.
+
+    Raises:
+        BadInput: the folder lacks a file, a file cannot be loaded, or a server's key is not set.
+    """
+    local: TranslatesTexts | None = None
+    if (folder / CT2_FOLDER).is_dir() or not (folder / SERVER_FILE).is_file():
+        try:
+            local = Translator(folder, device=device, threads=threads, **decoding.model_dump())
+        except WeightsError as error:
+            raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
+        if version:
+            search = decoding.model_dump(exclude={"max_batch_tokens"})
+            identity = {"kind": "m2m100 1", "model": version, **search}
+            local = Cached(local, Cache(cache / TRANSLATIONS_FILE), identity)
+    if not (folder / SERVER_FILE).is_file():
+        return Routed({}, local)
+    document = json.loads((folder / SERVER_FILE).read_text(encoding="utf-8"))
+    remote = validated(RemoteTranslation, document, where=folder / SERVER_FILE)
+    asking = RemoteTranslator(remote, conduct, cache / REQUESTS_FILE, account=account, say=say)
+    if not remote.languages:
+        return Routed({}, asking)
+    return Routed(dict.fromkeys(remote.languages, asking), local)
+
+
+def hold_to_gate(table: Path, least_bleu: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> None:
+    """Refuse a translator that measured below the gate of a language pair that is about to be translated.
+
+    `least_bleu`: by "en-zh"; a pair without an entry has no gate.
+
+    Raises:
+        BadInput: names the pair and both figures, or that the pair was never measured.
+    """
+    made = manifest.read(table)
+    pivot = made.parameters.get("parameters", {}).get("pivot_language")
+    for source, target in pairs:
+        least = least_bleu.get(f"{source}-{target}")
+        if least is None:
+            continue
+        measured = made.metrics.get(target, {}).get("bleu") if source == pivot else None
+        if measured is None:
+            raise BadInput(
+                f"a BLEU of at least {least:g} is asked for {source}-{target}, but this translator was never scored on it",
+                where=table,
+                remedy="score it on held-out sentences of that pair, or take the pair out of `least_bleu`",
+            )
+        if measured < least:
+            raise BadInput(
+                f"the translator's BLEU on held-out sentences is {measured:g} for {source}-{target}; "
+                f"at least {least:g} is asked, so nothing is translated with it",
+                where=table,
+                remedy="train it longer or take better weights; lower `least_bleu` only if the samples read well",
+            )
