@@ -13,7 +13,7 @@ from pipelines.remote.spec import Conduct
 from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
 
 NAME = "instruction_mix"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
 

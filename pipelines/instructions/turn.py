@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.translate.guarded import Reject, Translation
+from pipelines.translate.pieces import changed
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 OPTIONS_COLLIDE = "options_collide"
@@ -56,6 +57,8 @@ def translated(
         result = results[text]
         if isinstance(result, Reject):
             return None, result.reason.value
+        if why := changed(text, result.text):
+            return None, why
         words.append(result.text)
     if instruction.kind != "choice":
         return Instruction(instruction.kind, words[0], (), words[1], ""), ""

@@ -1,0 +1,62 @@
+"""The spec of the translation of conversations: which files, by which translator, into which languages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.crawls import LANGUAGE_PATTERN
+from pipelines.declaration import Execution, InputFile, InputTable, Stage, StageSpec, lazy
+from pipelines.remote.spec import Conduct
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
+
+NAME = "translated_conversations"
+CODE_VERSION = "1"
+
+Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
+
+
+class ConversationParameters(BaseModel):
+    """How conversations are translated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source_language: Language = "en"
+    target_languages: list[Language] = Field(["zh"], min_length=1)
+    sentences: bool = Field(
+        True,
+        description="translate sentence by sentence, as M2M-100 was trained; false: line by line, for a server",
+    )
+    guard: GuardLimits = GuardLimits()
+    decoding: Decoding = Decoding()
+    least_bleu: LeastBleu = Field({}, description="by language pair; a worse translator is not used")
+    conversations_per_chunk: int = Field(
+        2000, ge=1, description="held in memory, and lost at most when the run is killed"
+    )
+
+
+class ConversationSpec(StageSpec):
+    """Translate conversations in LLaVA's format."""
+
+    conversations: InputFile = Field(description="JSON list or JSON lines, as LLaVA-Instruct-150K")
+    translator: InputTable = Field(description="the table foundations/translator")
+    parameters: ConversationParameters = ConversationParameters()
+    device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
+    threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")
+    cache: Annotated[Path | None, Execution] = Field(
+        None, description="folder of kept translations; none: kept for this table's reruns only"
+    )
+    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
+
+
+STAGE = Stage(
+    name=NAME,
+    module="pipelines.conversations",
+    spec_type=ConversationSpec,
+    code_version=CODE_VERSION,
+    run=lazy("pipelines.conversations.run:run"),
+    summary="Translate instruction data turn by turn; placeholders, option letters and numbers stay.",
+    resumable=True,
+)
