@@ -25,7 +25,7 @@ from pipelines.download.image import extension
 from pipelines.download.readers import turns
 from pipelines.download.reasons import Failure
 from pipelines.download.source import RejectedRow, ShardRow
-from pipelines.download.tar import DeterministicTar
+from pipelines.lake.tar import DeterministicTar
 
 _IMAGE = [
     ("shard", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +17,9 @@ from typing import Any, BinaryIO, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.errors import BadInput
 from pipelines.lake import manifest
+from pipelines.lake.positioned import PositionedFile, read_exactly
+from pipelines.lake.tar import DeterministicTar
 
 INDEX_FILE = "index.parquet"
 INDEX = pa.schema(
@@ -35,8 +35,6 @@ INDEX = pa.schema(
 )
 """`languages`: of the captions or turns, sorted. Offsets and lengths are bytes in the tar named by `shard`."""
 
-_BLOCK = tarfile.BLOCKSIZE
-_END = b"\0" * (2 * _BLOCK)
 _MOST_OPEN = 256
 """Files that a reader keeps open; a process may have about a thousand."""
 
@@ -52,7 +50,7 @@ class ShardWriter:
         self._out, self._prefix, self._samples_per_shard = out, prefix, samples_per_shard
         self._number = first
         self._stream: BinaryIO | None = None
-        self._at = self._samples = 0
+        self._samples = 0
         self.rows: list[dict[str, Any]] = []
         """The index: one row of INDEX per sample."""
 
@@ -64,13 +62,13 @@ class ShardWriter:
         self, uid: str, image: bytes, extension: str, document: Mapping[str, Any], languages: Iterable[str]
     ) -> None:
         """Add a sample: an image file's bytes, and the document of its texts, which are in `languages`."""
-        stream = self._stream
-        if stream is None:
+        if self._stream is None:
             stream = self._stream = self._partial.open("wb")
-            self._at = self._samples = 0
+            self._tar = DeterministicTar(stream)
+            self._samples = 0
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-        image_offset = self._member(stream, f"{uid}.{extension}", image)
-        json_offset = self._member(stream, f"{uid}.json", text)
+        image_offset = self._tar.add_bytes(f"{uid}.{extension}", image)
+        json_offset = self._tar.add_bytes(f"{uid}.json", text)
         self.rows.append(
             {
                 "uid": uid,
@@ -90,7 +88,7 @@ class ShardWriter:
         """Finish the shard that is being written, if one is."""
         if self._stream is None:
             return
-        self._stream.write(_END)
+        self._tar.close()
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
@@ -114,19 +112,6 @@ class ShardWriter:
     def _partial(self) -> Path:
         return self._out / f".{self.name}.partial"
 
-    def _member(self, stream: BinaryIO, name: str, content: bytes) -> int:
-        """Write a member; return the offset of its content."""
-        header = tarfile.TarInfo(name)
-        header.size, header.mode = len(content), 0o644
-        head = header.tobuf(tarfile.USTAR_FORMAT)
-        stream.write(head)
-        stream.write(content)
-        padding = -len(content) % _BLOCK
-        stream.write(b"\0" * padding)
-        offset = self._at + len(head)
-        self._at = offset + len(content) + padding
-        return offset
-
 
 def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write index rows in the order given."""
@@ -146,7 +131,7 @@ class ShardReader:
             BadInput: the table does not exist, or is no table of shards.
         """
         index = pq.read_table(manifest.file(table, INDEX_FILE), schema=INDEX)
-        self._folder = manifest.folder(table)
+        self._folder = manifest.data_root(table)
         self.uids: pa.ChunkedArray = index["uid"]
         self.languages: pa.ChunkedArray = index["languages"]
         # Numbers as numpy: an Arrow scalar per field would cost more than the read itself.
@@ -155,7 +140,7 @@ class ShardReader:
         self._shard = shards.indices.to_numpy()
         self._image = [index[name].to_numpy() for name in ("image_offset", "image_length")]
         self._json = [index[name].to_numpy() for name in ("json_offset", "json_length")]
-        self._open: dict[int, int] = {}
+        self._open: dict[int, PositionedFile] = {}
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -173,25 +158,25 @@ class ShardReader:
 
     def close(self) -> None:
         while self._open:
-            os.close(self._open.popitem()[1])
+            self._open.popitem()[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
     def _read(self, place: int, offsets: Any, lengths: Any) -> bytes:
-        shard, length = int(self._shard[place]), int(lengths[place])
+        shard = int(self._shard[place])
         if shard not in self._open:
             if len(self._open) == _MOST_OPEN:
-                os.close(self._open.pop(next(iter(self._open))))
-            self._open[shard] = os.open(self._folder / self._names[shard], os.O_RDONLY)
-        content = os.pread(self._open[shard], length, int(offsets[place]))
-        if len(content) != length:
-            raise BadInput(
-                f"this shard ends before the sample at place {place} of the index",
-                where=self._folder / self._names[shard],
-                remedy="run the stage again: it notices the damage and makes the table anew",
-            )
-        return content
+                self._open.pop(next(iter(self._open))).close()
+            # Places come in any order: of a remote shard exactly the sample is read, nothing ahead.
+            self._open[shard] = PositionedFile(self._folder / self._names[shard], ahead_bytes=0)
+        return read_exactly(
+            self._open[shard],
+            int(offsets[place]),
+            int(lengths[place]),
+            what=f"the sample at place {place} of the index",
+            remedy="run the stage again: it notices the damage and makes the table anew",
+        )
 
 
 def image_extension(image: bytes) -> str:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.lake.shards import INDEX_FILE, ShardReader, ShardWriter, image_extension, write_index
+from tests.lake.reading_process import read_all
 from tests.tables import publish
 
 Sample = tuple[str, bytes, dict[str, str]]
@@ -96,17 +97,13 @@ def test_a_writer_that_fails_leaves_no_torn_tar(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.tar"]
 
 
-def _read_all(reader: ShardReader, queue: Any) -> None:
-    queue.put([reader[place] for place in range(len(reader))])
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_reader_in_use_serves_other_processes_too(tmp_path: Path, method: str) -> None:
     reader = ShardReader(publish(tmp_path / "table", lambda out: write(out, FEW)))
     here = [reader[place] for place in range(len(reader))]
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    processes = [context.Process(target=_read_all, args=(reader, queue)) for _ in range(2)]
+    processes = [context.Process(target=read_all, args=(reader, queue)) for _ in range(2)]
     for process in processes:
         process.start()
     there = [queue.get(timeout=60) for _ in processes]
