@@ -88,6 +88,10 @@ class Console(dg.ConfigurableResource):
         if report["kind"] == "message":
             self.say(report["text"])
             return
+        if report["kind"] == "log":
+            # To standard output, which Dagster keeps with the run.
+            print(report["text"], end="", flush=True)
+            return
         now = time.monotonic()
         if now - self._last < (REDRAW_SECONDS if self._terminal else LINE_SECONDS):
             return

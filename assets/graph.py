@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 
@@ -12,7 +12,8 @@ from assets.foundations import foundation_assets
 from assets.layout import Layout
 from assets.stage_asset import StageAsset
 from assets.training import PRETRAINED, Variant, pretrained_asset, tuning_assets
-from pipelines.recipe import Recipe
+from pipelines.errors import BadInput
+from pipelines.recipe import DEFAULT_RESOURCES, Recipe
 from pipelines.report.spec import ReportParameters
 
 SWEEP = "language_share"
@@ -79,7 +80,24 @@ def graph(recipe: Recipe) -> Graph:
         ),
         group=SWEEP,
     )
+    assets = with_resources(recipe, assets)
     return Graph(recipe, layout, tuple(assets), layout.key("report"), layout.key(SWEEP, "report"))
+
+
+def with_resources(recipe: Recipe, assets: list[StageAsset]) -> list[StageAsset]:
+    """Each asset with what the recipe asks for its stage.
+
+    Raises:
+        BadInput: the recipe asks something for a stage that it does not have.
+    """
+    stages = {asset.stage.name.rpartition("/")[2] for asset in assets}
+    if unknown := recipe.resources.keys() - stages - {DEFAULT_RESOURCES}:
+        raise BadInput(
+            f"no stage is called {', '.join(sorted(unknown))}",
+            where="recipe: resources",
+            remedy=f"name one of: {', '.join([DEFAULT_RESOURCES, *sorted(stages)])}",
+        )
+    return [replace(asset, resources=recipe.resources_of(asset.stage.name)) for asset in assets]
 
 
 def sweep_variants(recipe: Recipe, variants: list[Variant]) -> list[Variant]:

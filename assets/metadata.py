@@ -19,6 +19,7 @@ import dagster as dg
 from assets.losses import curve_svg, logged_losses
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.manifest import Manifest
+from pipelines.launch.spec import Usage
 
 INLINE_BYTES = 30_000
 """A larger picture is shown as a thumbnail: metadata is stored with every event."""
@@ -48,6 +49,25 @@ def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
     text = ["| " + " | ".join(line) + " |" for line in lines]
     text += ["| " + " | ".join(escape(str(cell)) for cell in row) + " |" for row in rows]
     return "\n".join(text)
+
+
+def of_usage(usage: Usage | None) -> dict[str, dg.MetadataValue[Any]]:
+    """What a job took; nothing where the table was reused, and no figure that is not known."""
+    if usage is None:
+        return {}
+    shown: dict[str, dg.MetadataValue[Any]] = {
+        "job seconds": dg.MetadataValue.float(round(usage.running_seconds, 1))
+    }
+    if usage.job:
+        shown["job"] = dg.MetadataValue.text(usage.job)
+        shown["attempts"] = dg.MetadataValue.int(usage.attempts)
+        shown["queued seconds"] = dg.MetadataValue.float(round(usage.queued_seconds, 1))
+        shown["GPU-hours"] = dg.MetadataValue.float(round(usage.gpu_hours, 4))
+    if usage.cost is not None:
+        shown["cost"] = dg.MetadataValue.float(round(usage.cost, 4))
+    if usage.goodput is not None:
+        shown["goodput"] = dg.MetadataValue.float(round(usage.goodput, 4))
+    return shown
 
 
 def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.MetadataValue[Any]]:

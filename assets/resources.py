@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Literal
+from pathlib import Path
+from typing import Literal, cast
 
 import dagster as dg
 from pydantic import Field
 
+from pipelines.errors import BadInput
+from pipelines.launch.cluster import CLUSTER_VARIABLE, read_cluster
 from pipelines.launch.local import LocalLauncher
-from pipelines.launch.spec import JobSpec, Launcher, Report
+from pipelines.launch.spec import JobSpec, Launcher, Report, Usage
+
+MODE_VARIABLE = "COMPUTE_MODE"
+"""`local` or `kubernetes`: where the jobs of the code location run."""
+Mode = Literal["local", "kubernetes"]
 
 
 class Compute(dg.ConfigurableResource):
     """The launcher of the mode that is set."""
 
-    mode: Literal["local"] = Field(default="local", description="`local`: subprocesses of this machine")
+    mode: Mode = Field(
+        default="local", description="`local`: subprocesses of this machine; `kubernetes`: groups of pods"
+    )
+    cluster_file: str = Field(
+        default="", description=f"describes the cluster; without it, what {CLUSTER_VARIABLE} names"
+    )
 
-    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> None:
+    @classmethod
+    def of_environment(cls) -> Compute:
+        """The mode that the environment sets.
+
+        Raises:
+            BadInput: there is no such mode.
+        """
+        mode = os.environ.get(MODE_VARIABLE) or "local"
+        if mode not in ("local", "kubernetes"):
+            raise BadInput(
+                f"there is no mode {mode!r}",
+                where=f"the environment variable {MODE_VARIABLE}",
+                remedy="set it to local or kubernetes",
+            )
+        return cls(mode=cast(Mode, mode))
+
+    def launcher(self) -> Launcher:
+        """The launcher. Kubernetes' client is imported where it is used alone.
+
+        Raises:
+            BadInput: the cluster's file is missing or malformed, or the cluster cannot be used.
+        """
+        if self.mode == "local":
+            return LocalLauncher()
+        from pipelines.launch.kubernetes import KubernetesLauncher
+
+        return KubernetesLauncher(read_cluster(Path(self.cluster_file) if self.cluster_file else None))
+
+    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> Usage:
         """Run `job` to its end; see `pipelines.launch.spec.Launcher` for what it raises."""
-        launcher: Launcher = {"local": LocalLauncher}[self.mode]()
-        launcher.run(job, on_report)
+        return self.launcher().run(job, on_report)

@@ -8,7 +8,7 @@ other place where work is started.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from assets.resources import Compute
 from pipelines.errors import BadInput, Interrupted, StageFailed
 from pipelines.lake import manifest as manifests
 from pipelines.lake.manifest import Manifest
-from pipelines.launch.spec import JobSpec, Report
-from pipelines.stage import Stage, StageSpec, why_not_reusable
+from pipelines.launch.spec import JobSpec, Report, Resources, Usage
+from pipelines.stage import Stage, StageSpec, fingerprint, input_versions, why_not_reusable
 
 OBSERVATION_SECONDS = 10.0
 """Time between two progress observations: each is a row in Dagster's history."""
@@ -56,6 +56,8 @@ class StageAsset:
     upstream: Sequence[dg.AssetKey] = ()
     checks: Sequence[Check] = ()
     kinds: frozenset[str] = frozenset()
+    resources: Resources = field(default_factory=Resources)
+    """What it asks of a cluster."""
     by_crawl: bool = False
     """Whether there is one table per crawl."""
     afterwards: Callable[[Finished], None] | None = None
@@ -110,8 +112,9 @@ def _reused_or_made(
         spec = declared.spec(crawl)
         manifest, why = why_not_reusable(declared.stage, spec)
         reused = manifest is not None
+        usage: Usage | None = None
         if manifest is None:
-            manifest = _launch(declared, spec, why, context, compute, console)
+            manifest, usage = _launch(declared, spec, why, context, compute, console)
             console.say(f"made in {duration(manifest.seconds)}{_rows_words(manifest)}")
         else:
             console.say(
@@ -129,7 +132,10 @@ def _reused_or_made(
         ) from None
     return dg.MaterializeResult(
         asset_key=declared.key,
-        metadata=metadata.of_table(spec.output, manifest, reused=reused),
+        metadata={
+            **metadata.of_table(spec.output, manifest, reused=reused),
+            **metadata.of_usage(usage),
+        },
         data_version=dg.DataVersion(manifest.data_version),
         check_results=[
             _judged(check, declared.key, spec.output, manifest, console) for check in declared.checks
@@ -140,7 +146,7 @@ def _reused_or_made(
 def _launch(
     declared: StageAsset, spec: StageSpec, why: str,
     context: dg.AssetExecutionContext, compute: Compute, console: Console,
-) -> Manifest:  # fmt: skip
+) -> tuple[Manifest, Usage]:  # fmt: skip
     console.say(f"{declared.stage.name}: {why}")
     partition = context.run.tags.get(PARTITION_TAG) if declared.by_crawl else None
     observed = time.monotonic()
@@ -154,8 +160,17 @@ def _launch(
             context.log_event(_observation(declared.key, partition, report))
 
     name = "-".join([*declared.key.path, *([partition] if partition else [])])
-    compute.run(JobSpec(name, declared.stage.module, spec, distributed=spec.processes > 1), on_report)
-    return manifests.read(spec.output)
+    job = JobSpec(
+        name,
+        declared.stage.module,
+        spec,
+        distributed=spec.processes > 1,
+        resources=declared.resources,
+        fingerprint=fingerprint(declared.stage, spec, input_versions(spec)),
+        requested_by=context.run.run_id,
+    )
+    usage = compute.run(job, on_report)
+    return manifests.read(spec.output), usage
 
 
 def _observation(key: dg.AssetKey, partition: str | None, report: Report) -> dg.AssetObservation:

@@ -48,7 +48,7 @@ def definitions(recipe: Recipe) -> dg.Definitions:
         ],
         sensors=[new_crawls_sensor(ingest, made.layout.workspace, recipe.crawls_folder, own_crawls)],
         schedules=[refilter_schedule(refilter, scores, filtered)],
-        resources={"compute": Compute(), "console": Console()},
+        resources={"compute": Compute.of_environment(), "console": Console()},
         executor=dg.in_process_executor,
     )
 

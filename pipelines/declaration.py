@@ -35,6 +35,9 @@ class StageSpec(BaseModel):
     """Ranks of a distributed stage; started by torchrun."""
 
 
+PART_INDEX_VARIABLE, PART_COUNT_VARIABLE = "PART_INDEX", "PART_COUNT"
+"""Set where this process does one of several independent parts of a stage that can be divided."""
+
 SpecT = TypeVar("SpecT", bound=StageSpec)
 
 
@@ -65,6 +68,10 @@ class Stage(Generic[SpecT]):
     summary: str
     resumable: bool = False
     """Whether `run` can go on from what an earlier, killed run left in the work folder."""
+    divisible: bool = False
+    """Whether several processes can each do a part of the work: `run` then does the shards `index::count` that
+    the environment names (`PART_INDEX`, `PART_COUNT`), and leaves them in the work folder. Needs `resumable`:
+    a last run, without these, finds all parts done and publishes."""
     stable_names: tuple[str, ...] = ()
     """Files that people open: also put directly under `output`, after the publish."""
 

@@ -15,6 +15,7 @@ from pipelines.foundations.clip.spec import ClipParameters
 from pipelines.foundations.language_model.spec import SmallLanguageModel
 from pipelines.foundations.translator.spec import TranslatorParameters
 from pipelines.foundations.vision.spec import VisionParameters
+from pipelines.launch.spec import Resources
 from pipelines.remote.spec import Conduct
 from pipelines.score.spec import ScoreParameters
 from pipelines.shard.spec import ShardParameters
@@ -23,6 +24,9 @@ from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
 from pipelines.world.spec import WorldParameters
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+
+
+DEFAULT_RESOURCES = "default"
 
 
 class Section(BaseModel):
@@ -108,6 +112,14 @@ class Recipe(Section):
     tuning: Tuning
     language_share: LanguageShare = LanguageShare()
     benchmarks: AnswerParameters = AnswerParameters()
+    resources: dict[str, Resources] = Field(
+        {}, description="what a stage asks of a cluster, by the stage's name; `default` for the others"
+    )
+
+    def resources_of(self, stage: str) -> Resources:
+        """What a stage asks of a cluster."""
+        default = self.resources.get(DEFAULT_RESOURCES, Resources())
+        return self.resources.get(stage.rpartition("/")[2], default)
 
     @property
     def languages(self) -> list[str]:

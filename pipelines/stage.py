@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 from pipelines.declaration import (
+    PART_COUNT_VARIABLE,
     Execution,
     InputFile,
     InputTable,
@@ -70,6 +71,8 @@ def execute(stage: Stage[SpecT], spec: SpecT) -> Manifest:
             return made
         stage.run(spec, _work(stage, spec, input_versions(spec)), Progress(stage.name, silent=True))
         return manifest.read(spec.output) if manifest.exists(spec.output) else _unpublished(stage)
+    if PART_COUNT_VARIABLE in os.environ:
+        return _execute_part(stage, spec)
     with lock.exclusive(spec.output) as check_lock:
         progress = Progress(stage.name)
         if made := reusable(stage, spec):
@@ -94,6 +97,28 @@ def execute(stage: Stage[SpecT], spec: SpecT) -> Manifest:
             raise io_error_explained(error, work.folder) from error
         finally:
             progress.close()
+
+
+def _execute_part(stage: Stage[SpecT], spec: SpecT) -> Manifest:
+    """Do one part; publish nothing, and take no lock: the parts share the work folder."""
+    if not (stage.divisible and stage.resumable):
+        raise BadInput(
+            f"the stage {stage.name!r} cannot be divided into parts",
+            where=f"the environment variable {PART_COUNT_VARIABLE}",
+            remedy="run it whole; in a recipe, leave out `parts` in its resources",
+        )
+    if made := reusable(stage, spec):
+        return made
+    work = _work(stage, spec, input_versions(spec))
+    progress = Progress(stage.name)
+    try:
+        work.out.mkdir(parents=True, exist_ok=True)
+        stage.run(spec, work, progress)
+    except OSError as error:
+        raise io_error_explained(error, work.folder) from error
+    finally:
+        progress.close()
+    return _unpublished(stage)
 
 
 def _unpublished(stage: Stage[Any]) -> Manifest:

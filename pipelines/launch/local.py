@@ -24,7 +24,7 @@ from pipelines.errors import (
     StageFailed,
 )
 from pipelines.lake.manifest import write_atomically
-from pipelines.launch.spec import JobSpec, Report
+from pipelines.launch.spec import JobSpec, Report, Usage
 from pipelines.progress import FILE_VARIABLE, QUIET_VARIABLE
 
 POLL_SECONDS = 0.2
@@ -37,7 +37,8 @@ LAST_WORDS = 40
 class LocalLauncher:
     """Runs a job as a process group of its own, so that a cancel reaches every rank."""
 
-    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> None:
+    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> Usage:
+        started = time.monotonic()
         folder = job.spec.output / "_launch"
         folder.mkdir(parents=True, exist_ok=True)
         spec_path, log_path, reports = (folder / name for name in ("spec.json", "log.txt", "progress.jsonl"))
@@ -70,6 +71,7 @@ class LocalLauncher:
                 _stop_group(process)
         if process.returncode != 0:
             _fail(job, process.returncode if end is None else end["code"], end, log_path)
+        return Usage(running_seconds=time.monotonic() - started)
 
 
 def command(job: JobSpec, spec_path: Path) -> list[str]:

@@ -1,15 +1,51 @@
-"""What is launched: a stage's module and its spec document. The same for a laptop and a cluster."""
+"""What is launched: a stage's module, its spec document and what it needs. The same for a laptop and a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pipelines.stage import StageSpec
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.declaration import StageSpec
 
 Report = dict[str, Any]
-"""One progress record, as `pipelines.progress` writes them."""
+"""One record of a running job, by its `kind`: `progress` and `message` as `pipelines.progress` writes
+them; `log`, lines of rank 0's log under `text`."""
+
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+"""Names in Kubernetes: lower-case letters, digits and hyphens, at most 63 (RFC 1123 label)."""
+
+
+class Resources(BaseModel):
+    """What a stage asks of a cluster. Work on one machine ignores it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nodes: int = Field(1, ge=1, le=512, description="machines that work as one group")
+    gpus: int = Field(0, ge=0, le=16, description="GPUs of each node")
+    cpus: float = Field(2, gt=0, description="CPU cores of each node")
+    memory: str = Field("8Gi", pattern=QUANTITY_PATTERN, description="memory of each node")
+    scratch: str = Field("20Gi", pattern=QUANTITY_PATTERN, description="local disk of each node")
+    shared_memory: str = Field(
+        "2Gi",
+        pattern=QUANTITY_PATTERN,
+        description="memory that processes of a node share; a part of its memory",
+    )
+    priority: str | None = Field(None, pattern=OBJECT_NAME_PATTERN, description="a PriorityClass")
+    queue: str | None = Field(None, pattern=OBJECT_NAME_PATTERN, description="a LocalQueue of Kueue")
+    spot: bool = Field(False, description="may run on machines that can be taken away")
+    parts: int = Field(
+        1, ge=1, le=10_000, description="independent parts of a data stage that can be divided; each is a pod"
+    )
+    hours: float | None = Field(
+        None, gt=0, description="expected hours, for the price; without it, what the stage took before"
+    )
+    deadline_hours: float = Field(
+        336, gt=0, description="the job is ended after this time, queueing left out"
+    )
 
 
 @dataclass(frozen=True)
@@ -20,16 +56,37 @@ class JobSpec:
     module: str
     spec: StageSpec
     distributed: bool = False
-    """Whether its ranks form one group (training). `spec.processes` says how many there are."""
+    """Whether its ranks form one group (training). `spec.processes` says how many there are without GPUs."""
+    resources: Resources = field(default_factory=Resources)
+    fingerprint: str = ""
+    """Of the table that it makes. Jobs of equal name, fingerprint and output are the same job."""
+    requested_by: str = ""
+    """Who waits for it: the id of a Dagster run."""
+
+
+@dataclass
+class Usage:
+    """What a job took."""
+
+    attempts: int = 1
+    queued_seconds: float = 0.0
+    running_seconds: float = 0.0
+    """Time in which all nodes were held, over all attempts."""
+    gpu_hours: float = 0.0
+    cost: float | None = None
+    goodput: float | None = None
+    """Steps that count, as a share of the steps that were done: the rest was lost to restarts."""
+    job: str = ""
+    """Its name in the cluster."""
 
 
 class Launcher(Protocol):
-    """Runs a job to its end. The result is the table's manifest; the return value is nothing.
+    """Runs a job to its end. The result is the table's manifest; what is returned is what it took.
 
     Raises:
-        BadInput: the job ended with the exit code of bad input.
+        BadInput: the job ended with the exit code of bad input, or cannot run as it is described.
         Interrupted: the job saved its state and stopped.
         StageFailed: any other end without success; holds the job's last words.
     """
 
-    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> None: ...
+    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> Usage: ...

@@ -26,6 +26,7 @@ from models import pair_encoder
 from models.clip import cosine
 from models.pair_encoder import PairEncoder
 from models.weights import WeightsError
+from pipelines.declaration import PART_COUNT_VARIABLE, PART_INDEX_VARIABLE
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.lake.ledger import Ledger
@@ -45,13 +46,17 @@ EMBEDDINGS = ("images", "texts")
 
 @dataclass(frozen=True)
 class Rank:
-    """This process among those that torchrun started."""
+    """This process among those that torchrun started, or that each do a part of the table."""
 
     index: int
     count: int
+    part: bool = False
+    """Whether the others are elsewhere: nobody waits for them, and a later run accounts for all."""
 
     @classmethod
     def of_environment(cls) -> Rank:
+        if PART_COUNT_VARIABLE in os.environ:
+            return cls(int(os.environ[PART_INDEX_VARIABLE]), int(os.environ[PART_COUNT_VARIABLE]), part=True)
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
@@ -109,6 +114,8 @@ def run(spec: ScoreSpec, work: Work, progress: Progress) -> Outcome:
         resumed = sum(pairs.rows(path) for path in mine if path not in unfinished)
         progress.start("scoring", sum(map(pairs.rows, mine)), unit="pair", done=resumed)
         _score(unfinished, encoder, spec, work, progress, speed)
+    if rank.part:
+        return Outcome()
     _wait_for_all(rank)
     if rank.index != 0:
         # Only rank 0 accounts and publishes: by now it may have moved the files away.

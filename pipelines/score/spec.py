@@ -51,4 +51,5 @@ STAGE = Stage(
     run=lazy("pipelines.score.run:run"),
     summary="Score image-caption pairs by the cosine of their Chinese-CLIP embeddings.",
     resumable=True,
+    divisible=True,
 )

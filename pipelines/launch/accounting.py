@@ -1,0 +1,61 @@
+"""What a job takes: time in the queue, GPU-hours, their price, and how much of the work counted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from pipelines.launch.cluster import Cluster
+from pipelines.launch.spec import JobSpec, Report, Usage
+
+
+@dataclass
+class Account:
+    """The sums over a job's attempts."""
+
+    cluster: Cluster
+    spec: JobSpec
+    usage: Usage = field(default_factory=lambda: Usage(attempts=0))
+    best_start: int | None = None
+    """The furthest step from which an attempt went on."""
+    fruitless: int = 0
+    """Attempts in a row that went on from no further than one before."""
+    _first: int | None = None
+    _start: int | None = None
+    _last: int = 0
+    _done_steps: int = 0
+
+    def begin(self) -> None:
+        """An attempt begins."""
+        self.usage.attempts += 1
+        self._start = None
+
+    def see(self, report: Report) -> None:
+        """A report of a pod: steps are counted, and restarts of the count noticed."""
+        if report["kind"] != "progress" or report["unit"] != "step":
+            return
+        done = int(report["done"])
+        if self._start is None:
+            self._start = self._last = done
+            self._first = done if self._first is None else self._first
+        self._done_steps += max(done - self._last, 0)
+        self._last = done
+
+    def end(self, created: float, running_since: float | None, nodes: int) -> None:
+        """An attempt has ended (times in seconds since the epoch)."""
+        now = time.time()
+        began = min(running_since or now, now)
+        self.usage.queued_seconds += max(began - created, 0.0)
+        held = now - began
+        self.usage.running_seconds += held
+        self.usage.gpu_hours += held / 3600 * nodes * self.spec.resources.gpus
+        price = self.cluster.price(self.spec.resources) * nodes / self.spec.resources.nodes
+        if price:
+            self.usage.cost = (self.usage.cost or 0.0) + held / 3600 * price
+        start = self._start or 0
+        if self.best_start is None or start > self.best_start:
+            self.best_start, self.fruitless = start, 0
+        else:
+            self.fruitless += 1
+        if self._first is not None and self._done_steps:
+            self.usage.goodput = min((self._last - self._first) / self._done_steps, 1.0)

@@ -1,0 +1,301 @@
+"""The cluster's API: the few calls that are made, repeated while the API is troubled, with errors a person can act on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from pipelines.errors import BadInput
+from pipelines.launch import naming
+from pipelines.launch.cluster import Cluster
+from pipelines.launch.render import CONTAINER, Manifest
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PASSING = frozenset({429, 500, 502, 503, 504})
+"""Answers of an API server that is busy, restarting, or between two leaders."""
+FIRST_CALL_SECONDS = 20.0
+"""How long the very first call is repeated: a wrong address should not look like an outage."""
+REQUEST_SECONDS = (10.0, 60.0)
+"""Time to connect, and to wait for an answer."""
+MAX_PAUSE_SECONDS = 30.0
+
+KUEUE = ("kueue.x-k8s.io", "v1beta1")
+VISIBILITY = ("visibility.kueue.x-k8s.io", "v1beta1")
+JOBSET = ("jobset.x-k8s.io", "v1alpha2")
+
+
+class Gone(Exception):
+    """The object is not there."""
+
+
+class Exists(Exception):
+    """An object of this name is there already."""
+
+
+def _is_passing(error: BaseException) -> bool:
+    if isinstance(error, ApiException):
+        return error.status in PASSING or error.status == 0
+    return isinstance(error, urllib3.exceptions.HTTPError)
+
+
+class Api:
+    """The calls, in one namespace."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.namespace = cluster.namespace
+        self._patience = cluster.patience_seconds
+        self._reached = False
+        self.where, configuration = _configuration(cluster)
+        self.server = configuration.host
+        configuration.retries = False
+        api_client = client.ApiClient(configuration)
+        self._core = client.CoreV1Api(api_client)
+        self._batch = client.BatchV1Api(api_client)
+        self._custom = client.CustomObjectsApi(api_client)
+        self._rights = client.AuthorizationV1Api(api_client)
+        self._raw = api_client
+
+    # Jobs
+
+    def create_job(self, body: Manifest) -> Manifest:
+        """Raises `Exists` if a job of this name is there."""
+        return self._call("create jobs", self._batch.create_namespaced_job, self.namespace, body)
+
+    def jobs(self, labels: dict[str, str]) -> list[Manifest]:
+        return self._items(
+            "list jobs", self._batch.list_namespaced_job, self.namespace, label_selector=_selector(labels)
+        )
+
+    def job(self, name: str) -> Manifest:
+        """Raises `Gone`."""
+        return self._call("get jobs", self._batch.read_namespaced_job, name, self.namespace)
+
+    def patch_job(self, name: str, patch: Manifest) -> Manifest:
+        """Raises `Gone`."""
+        return self._call("patch jobs", self._batch.patch_namespaced_job, name, self.namespace, patch)
+
+    def delete_job(self, name: str) -> None:
+        """Delete the job and, by the cluster's garbage collection, its pods and its Service."""
+        try:
+            # Without a policy the pods of a Job would be left behind.
+            self._call(
+                "delete jobs", self._batch.delete_namespaced_job, name, self.namespace,
+                propagation_policy="Background",
+            )  # fmt: skip
+        except Gone:
+            return
+
+    def create_service(self, body: Manifest) -> None:
+        try:
+            self._call("create services", self._core.create_namespaced_service, self.namespace, body)
+        except Exists:
+            return
+
+    # Pods
+
+    def pods(self, job: str) -> list[Manifest]:
+        return self._items(
+            "list pods", self._core.list_namespaced_pod, self.namespace,
+            label_selector=f"{naming.POD_JOB_LABEL}={job}",
+        )  # fmt: skip
+
+    def log(self, pod: str, lines: int) -> str:
+        """The last lines of a pod's log; empty if it has none any more."""
+        try:
+            text: str = self._call(
+                "get pods/log", self._core.read_namespaced_pod_log, pod, self.namespace,
+                container=CONTAINER, tail_lines=lines,
+            )  # fmt: skip
+        except (Gone, BadInput):
+            return ""
+        return text if isinstance(text, str) else ""
+
+    def events(self, name: str) -> list[Manifest]:
+        """What the cluster says about an object, the newest last."""
+        found = self._items(
+            "list events", self._core.list_namespaced_event, self.namespace,
+            field_selector=f"involvedObject.name={name}",
+        )  # fmt: skip
+        return sorted(found, key=lambda event: str(event.get("lastTimestamp") or ""))
+
+    # Queue, quota, rights
+
+    def local_queue(self, name: str) -> Manifest | None:
+        """The queue; None if there is none of this name."""
+        try:
+            return self._call(
+                "get localqueues.kueue.x-k8s.io", self._custom.get_namespaced_custom_object,
+                *KUEUE, self.namespace, "localqueues", name,
+            )  # fmt: skip
+        except Gone:
+            return None
+
+    def workload(self, job_uid: str) -> Manifest | None:
+        """Kueue's object for a job."""
+        found = self._call(
+            "list workloads.kueue.x-k8s.io", self._custom.list_namespaced_custom_object,
+            *KUEUE, self.namespace, "workloads", label_selector=f"kueue.x-k8s.io/job-uid={job_uid}",
+        )["items"]  # fmt: skip
+        return found[0] if found else None
+
+    def quotas(self) -> list[Manifest]:
+        return self._items("list resourcequotas", self._core.list_namespaced_resource_quota, self.namespace)
+
+    def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
+        """Whether this account may do this in the namespace."""
+        attributes = {
+            "namespace": self.namespace, "verb": verb, "resource": resource,
+            "group": group, "subresource": subresource,
+        }  # fmt: skip
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = self._call(
+            "create selfsubjectaccessreviews", self._rights.create_self_subject_access_review, review
+        )
+        return bool(answer["status"]["allowed"])
+
+    # JobSet
+
+    def create_job_set(self, body: Manifest) -> Manifest:
+        return self._call(
+            "create jobsets.jobset.x-k8s.io", self._custom.create_namespaced_custom_object,
+            *JOBSET, self.namespace, "jobsets", body,
+        )  # fmt: skip
+
+    def job_set(self, name: str) -> Manifest:
+        return self._call(
+            "get jobsets.jobset.x-k8s.io", self._custom.get_namespaced_custom_object,
+            *JOBSET, self.namespace, "jobsets", name,
+        )  # fmt: skip
+
+    def _items(self, action: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> list[Manifest]:
+        return list(self._call(action, call, *arguments, **more).get("items") or [])
+
+    def _call(self, action: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        seconds = self._patience if self._reached else min(FIRST_CALL_SECONDS, self._patience)
+        retrying = Retrying(
+            retry=retry_if_exception(_is_passing),
+            wait=wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_SECONDS),
+            stop=stop_after_delay(seconds),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        try:
+            found = retrying(call, *arguments, _request_timeout=REQUEST_SECONDS, **more)
+        except ApiException as error:
+            raise self._explained(error, action) from None
+        except urllib3.exceptions.HTTPError as error:
+            if self._reached:
+                raise
+            raise BadInput(
+                f"the cluster's API cannot be reached: {_cause(error)}",
+                where=f"{self.server} ({self.where})",
+                remedy="check the kubeconfig's `server` and your network: `kubectl cluster-info` must answer",
+            ) from None
+        self._reached = True
+        return found if isinstance(found, str | dict) else self._raw.sanitize_for_serialization(found)
+
+    def _explained(self, error: ApiException, action: str) -> Exception:
+        """The error that a person can act on, or a sign to the caller, for what the API answered."""
+        words = _message(error)
+        where = f"{self.server}, namespace {self.namespace}"
+        if error.status == 401:
+            return BadInput(
+                "the cluster does not know these credentials",
+                where=f"{self.server} ({self.where})",
+                remedy="log in again, or renew the token; `kubectl auth whoami` must answer",
+            )
+        if error.status == 403:
+            return _forbidden(words, action, where)
+        if error.status == 404 and re.search(r'namespaces? "[^"]*" not found', words):
+            return BadInput(
+                f"the namespace {self.namespace!r} does not exist in this cluster",
+                where=where,
+                remedy="create what the project needs there: make k8s-render OVERLAY=<overlay> | kubectl apply -f -; "
+                "or mend `namespace` in the cluster's file",
+            )
+        if error.status == 404:
+            return Gone(words)
+        if error.status == 409 and "exceeded quota" not in words:
+            return Exists(words)
+        if error.status in (400, 422):
+            return BadInput(
+                f"the cluster refuses this object: {words}",
+                where=where,
+                remedy="mend the value named above in the recipe's `resources` or in the cluster's file",
+            )
+        return error
+
+
+def _configuration(cluster: Cluster) -> tuple[str, Any]:
+    """How to reach the API, and where that was found.
+
+    Raises:
+        BadInput: there is no usable kubeconfig, or it lacks the context.
+    """
+    configuration = client.Configuration()
+    named = cluster.kubeconfig or cluster.context
+    try:
+        if not named:
+            try:
+                config.load_incluster_config(client_configuration=configuration)
+                return "the pod's service account", configuration
+            except ConfigException:
+                pass
+        path = None if cluster.kubeconfig is None else str(cluster.kubeconfig)
+        config.load_kube_config(path, context=cluster.context, client_configuration=configuration)
+    except (ConfigException, TypeError, ValueError, OSError) as error:
+        raise BadInput(
+            f"there is no usable kubeconfig: {error}",
+            where=str(cluster.kubeconfig or "KUBECONFIG, or ~/.kube/config"),
+            remedy="name an existing file and context in the cluster's file (`kubeconfig`, `context`); "
+            "`kubectl config get-contexts` lists them",
+        ) from None
+    return f"kubeconfig {cluster.kubeconfig or '~/.kube/config'}", configuration
+
+
+def _forbidden(words: str, action: str, where: str) -> BadInput:
+    if "exceeded quota" in words or "LimitRanger" in words or "violates PodSecurity" in words:
+        return BadInput(
+            f"the cluster refuses this request: {words}",
+            where=where,
+            remedy="ask for less in the recipe's `resources`, or have the namespace's quota raised",
+        )
+    account = re.search(r'User "([^"]+)"', words)
+    who = account[1] if account else "this account"
+    verb, resource = action.split(" ", 1)
+    return BadInput(
+        f"{who} may not {action}",
+        where=where,
+        remedy=f"grant it: apply k8s/base/rbac.yaml; `kubectl auth can-i {verb} {resource}` must say yes",
+    )
+
+
+def _message(error: ApiException) -> str:
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.body or error.reason)
+
+
+def _cause(error: BaseException) -> str:
+    reason = getattr(error, "reason", None)
+    return str(reason if reason is not None else error)
+
+
+def _selector(labels: dict[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())

@@ -1,0 +1,182 @@
+"""Launching on a cluster: the one place that decides whether a job is started, found, started again or given up."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from pipelines.errors import BadInput, StageFailed
+from pipelines.lake import location
+from pipelines.launch.accounting import Account
+from pipelines.launch.api import Api
+from pipelines.launch.attempt import Attempt, start_or_find
+from pipelines.launch.cluster import Cluster
+from pipelines.launch.outcome import End
+from pipelines.launch.spec import JobSpec, Report, Usage
+
+OnReport = Callable[[Report], None]
+
+
+class KubernetesLauncher:
+    """Runs a job as a group of pods, and lets it survive what clusters do.
+
+    Pods that the cluster takes away are started again as a whole group and go on from their
+    checkpoint. A run that is killed leaves the job running; the next run with the same work finds it. A run that
+    is cancelled ends it, unless another run waits for it too.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.api = Api(cluster)
+
+    def run(self, job: JobSpec, on_report: OnReport) -> Usage:
+        """Run `job` to its end; see `pipelines.launch.spec.Launcher` for what it raises."""
+        self._check(job)
+        account = Account(self.cluster, job)
+        if job.resources.parts > 1:
+            self._to_the_end(job, on_report, account, parts=job.resources.parts)
+        self._to_the_end(job, on_report, account, parts=1)
+        return account.usage
+
+    def _check(self, job: JobSpec) -> None:
+        """Refuse early what the cluster would refuse late, or never."""
+        stage = job.name
+        self.cluster.check_possible(job.resources, stage)
+        output = location.url(job.spec.output)
+        if not output.startswith("/") and "://" not in output:
+            raise BadInput(
+                f"the workspace is a relative path ({output}): a pod has no such folder",
+                where="recipe: workspace",
+                remedy="use a URL (s3://bucket/folder), or the absolute path of a volume that all pods mount",
+            )
+        if job.distributed and not job.resources.gpus and job.spec.processes % job.resources.nodes:
+            raise BadInput(
+                f"{job.spec.processes} processes cannot be shared equally by {job.resources.nodes} nodes",
+                where=f"recipe: processes, resources.{stage}.nodes",
+                remedy="let the first be a multiple of the second",
+            )
+        if not job.distributed and job.resources.nodes > 1:
+            raise BadInput(
+                f"{stage} has no ranks that could work as a group on {job.resources.nodes} nodes",
+                where=f"recipe: resources.{stage}.nodes",
+                remedy="set nodes: 1; data stages that can be divided take `parts`",
+            )
+        queue = job.resources.queue or self.cluster.queue
+        if queue is not None and self.api.local_queue(queue) is None:
+            raise BadInput(
+                f"the queue {queue!r} does not exist in the namespace {self.cluster.namespace!r}",
+                where=f"recipe: resources.{stage}.queue, or the cluster's file: queue",
+                remedy=f"`kubectl -n {self.cluster.namespace} get localqueues` lists them; k8s/overlays/kueue makes them",
+            )
+
+    def _to_the_end(self, job: JobSpec, on_report: OnReport, account: Account, parts: int) -> None:
+        def say(words: str) -> None:
+            on_report({"kind": "message", "stage": job.name, "text": words})
+
+        def observe(report: Report) -> None:
+            account.see(report)
+            on_report(report)
+
+        least = 0
+        while True:
+            attempt = start_or_find(self.api, self.cluster, job, parts, least)
+            least = attempt.number + 1
+            try:
+                end = self._follow(attempt, observe, say, account)
+            except BadInput:
+                # It can never start: nothing of it shall be left waiting.
+                attempt.remove(observe)
+                raise
+            except Exception:
+                # The API is out of reach, or this program is wrong: the job goes on, and the next run finds it.
+                raise
+            except BaseException:
+                self._cancel(attempt, observe, say)
+                raise
+            account.usage.job = attempt.name
+            if end is End.DONE:
+                return
+            if end is not End.DISRUPTED:
+                _fail(job, attempt, end)
+            self._prepare_restart(job, attempt, observe, say, account)
+
+    def _follow(
+        self, attempt: Attempt, observe: OnReport, say: Callable[[str], None], account: Account
+    ) -> End:
+        account.begin()
+        say(
+            f"found the running job {attempt.name}; follows it"
+            if attempt.found
+            else f"started the job {attempt.name}"
+        )
+        while (end := attempt.poll(observe)) is None:
+            time.sleep(self.cluster.poll_seconds)
+        nodes = attempt.manifest["spec"]["completions"]
+        account.end(attempt.created, attempt.running_since, nodes)
+        return end
+
+    def _prepare_restart(
+        self, job: JobSpec, attempt: Attempt, observe: OnReport, say: Callable[[str], None], account: Account,
+    ) -> None:  # fmt: skip
+        """Clear what is left, and wait a little.
+
+        Raises:
+            StageFailed: it was tried often enough.
+        """
+        reasons = sorted({pod.reason for pod in attempt.pod_ends() if pod.reason})
+        why = f" ({', '.join(reasons)})" if reasons else ""
+        restarts = account.usage.attempts
+        if restarts > self.cluster.restarts or account.fruitless >= max(
+            self.cluster.restarts_without_progress, 1
+        ):
+            raise StageFailed(
+                f"{job.name} was disrupted{why} {restarts} times, {account.fruitless} times without getting further; "
+                f"given up\n{attempt.last_words()}"
+            )
+        if not attempt.remove(observe):
+            say(f"some pods of {attempt.name} will not go (their node is gone?); starting again without them")
+        pause = self.cluster.restart_seconds * min(2**account.fruitless, 16) * random.uniform(0.5, 1.5)
+        say(
+            f"{attempt.name} was disrupted{why}; all pods start again in {pause:.0f} s, from the last checkpoint"
+        )
+        time.sleep(pause)
+
+    def _cancel(self, attempt: Attempt, observe: OnReport, say: Callable[[str], None]) -> None:
+        """This run was told to stop: end the job and wait until its pods have saved and gone."""
+        try:
+            attempt.leave()
+            if attempt.others_follow():
+                say(f"{attempt.name} goes on: another run waits for it")
+                return
+            say(f"asked the pods of {attempt.name} to save and stop")
+            gone = attempt.remove(observe)
+            say(f"{attempt.name} is gone" if gone else f"pods of {attempt.name} are still stopping")
+        except Exception as error:  # noqa: BLE001 - the run ends all the same
+            say(
+                f"could not stop {attempt.name}: {error}\n"
+                f"stop it by hand: kubectl -n {self.cluster.namespace} delete job {attempt.name}"
+            )
+
+
+def _fail(job: JobSpec, attempt: Attempt, end: End) -> NoReturn:
+    words = attempt.last_words()
+    if end is End.BAD_INPUT:
+        said = next((e["text"] for e in attempt.ends.values() if e["code"] == 42), words)
+        raise BadInput(
+            said.removeprefix("error: "),
+            where=f"job {attempt.name}",
+            remedy="see above",
+        )
+    if end is End.DEADLINE:
+        raise StageFailed(
+            f"{job.name} was ended after {job.resources.deadline_hours:g} h; raise `deadline_hours` in the recipe's "
+            f"resources: it goes on from its checkpoint\n{words}"
+        )
+    hint = ""
+    if any(pod.reason == "OOMKilled" for pod in attempt.pod_ends()):
+        hint = (
+            f"; it ran out of memory: raise `memory` (now {job.resources.memory}) in the recipe's resources"
+        )
+    raise StageFailed(f"{job.name} failed in the job {attempt.name}{hint}\n{words}")

@@ -1,0 +1,159 @@
+"""What a job in the cluster waits for, in words; and what it would wait for in vain."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.errors import BadInput
+from pipelines.launch.api import Api
+from pipelines.launch.cluster import Cluster, as_bytes
+from pipelines.launch.naming import QUEUE_LABEL
+from pipelines.launch.outcome import container, index_of
+from pipelines.launch.spec import JobSpec
+
+Manifest = dict[str, Any]
+PULL_FAILURES = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+CONFIG_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+class Waiting:
+    """Says each state once. Waiting itself has no limit: a queue may take days."""
+
+    def __init__(self, api: Api, cluster: Cluster, spec: JobSpec) -> None:
+        self._api, self._cluster, self._spec = api, cluster, spec
+        self._said = ""
+        self._since: float | None = None
+        self._queued_from = time.monotonic()
+
+    def words(self, job: Manifest, pods: list[Manifest]) -> Iterator[str]:
+        """What is new.
+
+        Raises:
+            BadInput: what the job waits for will not come.
+        """
+        words = self._state(job, pods)
+        if words != self._said:
+            self._said = words
+            yield words
+
+    def _state(self, job: Manifest, pods: list[Manifest]) -> str:
+        name = job["metadata"]["name"]
+        if job["spec"].get("suspend"):
+            return f"{name} is queued{self._queue_words(job)}"
+        wanted = job["spec"]["parallelism"]
+        if len(pods) < wanted and not job["status"].get("succeeded"):
+            self._look_at_refusals(name)
+            return f"{name}: {len(pods)} of {wanted} pods are created"
+        self._look_at_failures(pods)
+        unplaced = [
+            found["message"]
+            for pod in pods
+            for found in pod.get("status", {}).get("conditions") or []
+            if found["type"] == "PodScheduled" and found["status"] == "False"
+        ]
+        if unplaced:
+            return f"{name}: {len(unplaced)} of {wanted} pods wait for a node: {unplaced[0]}"
+        running = sum("running" in container(pod) for pod in pods)
+        if running < wanted and not any("terminated" in container(pod) for pod in pods):
+            return f"{name}: {running} of {wanted} pods run, the others are being started"
+        nodes = sorted({str(pod["spec"].get("nodeName") or "?") for pod in pods})
+        return f"{name} runs on {wanted} pods ({', '.join(nodes[:4])}{', …' if len(nodes) > 4 else ''})"
+
+    def _queue_words(self, job: Manifest) -> str:
+        queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+        if queue is None:
+            return " (suspended)"
+        workload = self._api.workload(job["metadata"]["uid"])
+        if workload is None:
+            return f" in {queue}"
+        for found in workload.get("status", {}).get("conditions") or []:
+            if found["type"] in ("QuotaReserved", "Admitted", "Evicted") and found.get("message"):
+                return f" in {queue}: {found['message']}"
+        return f" in {queue}"
+
+    def _look_at_refusals(self, name: str) -> None:
+        """The job's pods are not created: does the cluster say that they never will be?"""
+        for event in reversed(self._api.events(name)):
+            if event.get("reason") != "FailedCreate":
+                continue
+            message = str(event.get("message"))
+            where = f"job {name}"
+            if "violates PodSecurity" in message:
+                raise BadInput(
+                    f"the namespace admits no such pod: {message}",
+                    where=where,
+                    remedy="take out `capabilities` in the cluster's file, or use the namespace of the InfiniBand overlay",
+                )
+            if match := re.search(r'serviceaccount "([^"]+)" not found', message):
+                raise BadInput(
+                    f"the service account {match[1]!r} does not exist",
+                    where=where,
+                    remedy="apply k8s/base/rbac.yaml, or mend the name in the cluster's file",
+                )
+            if match := re.search(r'priority ?class(?:es)?(?:\.scheduling\.k8s\.io)? "?([\w.-]+)"? (?:was )?not found|no PriorityClass with name ([\w.-]+)', message, re.IGNORECASE):  # fmt: skip
+                raise BadInput(
+                    f"the priority class {match[1] or match[2]!r} does not exist",
+                    where=f"recipe: resources.{self._spec.name}: priority",
+                    remedy="apply k8s/base/priorities.yaml, or mend the name; `kubectl get priorityclass` lists them",
+                )
+            if "exceeded quota" in message and (words := beyond_quota(message)):
+                raise BadInput(
+                    f"one pod asks for more than the namespace's whole quota: {words}",
+                    where=where,
+                    remedy="ask for less in the recipe's `resources`, or have the quota raised (k8s/base/quota.yaml)",
+                )
+
+    def _look_at_failures(self, pods: list[Manifest]) -> None:
+        stuck = [
+            (pod, waiting)
+            for pod in pods
+            if (waiting := container(pod).get("waiting"))
+            and waiting.get("reason") in PULL_FAILURES | CONFIG_FAILURES
+        ]
+        if not stuck:
+            self._since = None
+            return
+        self._since = self._since or time.monotonic()
+        if time.monotonic() - self._since < self._cluster.start_patience_seconds:
+            return
+        pod, waiting = stuck[0]
+        where = f"pod {index_of(pod)} of {pod['metadata']['name'].rpartition('-')[0]}"
+        message = str(waiting.get("message") or waiting["reason"])
+        if waiting["reason"] in PULL_FAILURES:
+            raise BadInput(
+                f"the image cannot be pulled: {message}",
+                where=f"{where}: {self._cluster.image}",
+                remedy="push it, or mend `image` or `image_pull_secrets` in the cluster's file; "
+                "the nodes must be able to reach the registry",
+            )
+        if match := re.search(r'secret "([^"]+)" not found', message):
+            raise BadInput(
+                f"the secret {match[1]!r} does not exist in the namespace {self._cluster.namespace!r}",
+                where=where,
+                remedy=f"create it: kubectl -n {self._cluster.namespace} create secret generic {match[1]} "
+                "--from-literal=NAME=VALUE; or take it out of `secrets` in the cluster's file",
+            )
+        raise BadInput(
+            f"the container cannot be created: {message}",
+            where=where,
+            remedy=f"kubectl -n {self._cluster.namespace} describe pod {pod['metadata']['name']}",
+        )
+
+
+def beyond_quota(message: str) -> str:
+    """Of `exceeded quota: q, requested: cpu=9, used: cpu=0, limited: cpu=8`: what can never be had; "" if all can."""
+    groups = dict(re.findall(r"(requested|limited): ([^ ]+)", message))
+    if len(groups) < 2:
+        return ""
+    requested, limited = (
+        dict(item.split("=", 1) for item in groups[name].rstrip(",").split(",") if "=" in item)
+        for name in ("requested", "limited")
+    )
+    found = []
+    for name, asked in requested.items():
+        if name in limited and as_bytes(asked) > as_bytes(limited[name]):
+            found.append(f"{name} {asked} of at most {limited[name]}")
+    return ", ".join(found)

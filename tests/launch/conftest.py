@@ -1,0 +1,49 @@
+"""The stand-in cluster for the tests of this folder, with the rights of our own manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.launch.spec import Report
+from tests.launch.apiserver.cluster import FakeCluster
+from tests.launch.apiserver.rights import Rights
+
+REPOSITORY = Path(__file__).parents[2]
+RIGHTS = (REPOSITORY / "k8s/base/rbac.yaml", REPOSITORY / "k8s/overlays/kueue/rbac.yaml")
+
+
+def granted() -> Rights:
+    """What our manifests grant."""
+    return Rights.of(
+        document
+        for path in RIGHTS
+        for document in yaml.safe_load_all(path.read_text())
+        if document is not None
+    )
+
+
+@pytest.fixture(scope="session")
+def rights() -> Rights:
+    return granted()
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, rights: Rights
+) -> Iterator[FakeCluster]:
+    with FakeCluster(tmp_path / "cluster", rights, shared=tmp_path_factory.getbasetemp()) as made:
+        yield made
+
+
+@pytest.fixture
+def reports() -> list[Report]:
+    return []
+
+
+def messages(reports: list[Report]) -> str:
+    """What a person was told."""
+    return "\n".join(report["text"] for report in reports if report["kind"] == "message")

@@ -1,0 +1,112 @@
+"""Real training on the stand-in cluster: torchrun over two nodes, DeepSpeed ZeRO-2 on the CPU, and what befalls it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from pipelines.lake import manifest
+from pipelines.launch.kubernetes import KubernetesLauncher
+from pipelines.launch.local import LocalLauncher
+from pipelines.launch.spec import JobSpec, Report, Resources
+from pipelines.training.spec import PRETRAIN, Optimisation, PretrainSpec
+from tests import tables
+from tests.launch.apiserver.cluster import FakeCluster
+from tests.launch.conftest import messages
+
+pytestmark = pytest.mark.slow
+STEPS = 14
+TWO_NODES = Resources(nodes=2, cpus=1, memory="4Gi", scratch="1Gi", shared_memory="64Mi", spot=True)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return tables.training_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def job(inputs: dict[str, Path], output: Path) -> JobSpec:
+    spec = PretrainSpec(
+        output=output,
+        processes=2,
+        language_model=inputs["language_model"],
+        vision=inputs["vision"],
+        shards={"week-1": inputs["shards"]},
+        pivot_language="en",
+        prompts=["Describe the picture."],
+        optimisation=Optimisation(
+            steps=STEPS, batch_size=8, learning_rates={"visual": 1e-3}, warmup_steps=2, checkpoint_every=4
+        ),
+    )
+    return JobSpec(
+        "tiny/pretrained", PRETRAIN.module, spec, distributed=True, resources=TWO_NODES, fingerprint="f"
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The data version of the same training on this machine, with nothing in its way."""
+    wanted = job(inputs, tmp_path_factory.mktemp("undisturbed"))
+    LocalLauncher().run(wanted, lambda report: None)
+    return manifest.read(wanted.spec.output).data_version
+
+
+def steps(output: Path) -> int:
+    curves = list(output.glob("_work/*/losses.jsonl"))
+    return len(curves[0].read_text().splitlines()) if curves else 0
+
+
+def test_a_training_that_is_preempted_on_one_of_two_nodes_ends_bitwise_equal(
+    inputs: dict[str, Path], undisturbed: str, cluster: FakeCluster, tmp_path: Path, reports: list[Report]
+) -> None:
+    output = tmp_path / "pretrained"
+    preempted = []
+
+    def disturb(report: Report) -> None:
+        reports.append(report)
+        if report["kind"] == "progress" and not preempted and 6 <= report["done"] < STEPS:
+            preempted.append(report["done"])
+            cluster.preempt(1)
+
+    usage = KubernetesLauncher(cluster.settings(prices={"cpu": 3600.0})).run(job(inputs, output), disturb)
+
+    assert preempted
+    assert manifest.read(output).data_version == undisturbed
+    assert manifest.read(output).metrics["ranks"] == 2
+    assert usage.attempts == 2
+    words = messages(reports)
+    assert "was disrupted (PreemptionByScheduler)" in words
+    assert "goes on from step" in words
+    # Two cores at one a second.
+    assert usage.cost is not None and math.isclose(usage.cost, 2 * usage.running_seconds)
+    assert usage.goodput is not None and 0 < usage.goodput <= 1
+    jobs = cluster.created("Job")
+    assert [body["spec"]["completions"] for body in jobs] == [2, 2]
+
+
+def test_a_cancelled_training_leaves_a_checkpoint_and_nothing_else(
+    inputs: dict[str, Path], undisturbed: str, cluster: FakeCluster, tmp_path: Path, reports: list[Report]
+) -> None:
+    output = tmp_path / "pretrained"
+
+    def cancel(report: Report) -> None:
+        reports.append(report)
+        if report["kind"] == "progress" and report["done"] >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        KubernetesLauncher(cluster.settings()).run(job(inputs, output), cancel)
+
+    assert cluster.left() == []
+    assert cluster.pods() == []
+    assert not cluster.kubelet.processes
+    (newest,) = list(output.glob("_work/*/checkpoints/step-????????"))[-1:]
+    assert json.loads((newest / "complete.json").read_text())["step"] >= 2
+    assert not manifest.exists(output)
+
+    again: list[Report] = []
+    KubernetesLauncher(cluster.settings()).run(job(inputs, output), again.append)
+    assert "goes on from step" in messages(again)
+    assert manifest.read(output).data_version == undisturbed
