@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import math
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,7 @@ from tests.launch.apiserver.cluster import FakeCluster
 from tests.launch.conftest import messages
 
 pytestmark = pytest.mark.slow
-STEPS = 14
+STEPS = 40
 TWO_NODES = Resources(nodes=2, cpus=1, memory="4Gi", scratch="1Gi", shared_memory="64Mi", spot=True)
 
 
@@ -53,6 +57,19 @@ def undisturbed(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     return manifest.read(wanted.spec.output).data_version
 
 
+def at_step(output: Path, step: int, act: Callable[[], None]) -> threading.Thread:
+    """Do something when the training has come to this step."""
+
+    def watch() -> None:
+        while steps(output) < step:
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
 def steps(output: Path) -> int:
     curves = list(output.glob("_work/*/losses.jsonl"))
     return len(curves[0].read_text().splitlines()) if curves else 0
@@ -62,17 +79,12 @@ def test_a_training_that_is_preempted_on_one_of_two_nodes_ends_bitwise_equal(
     inputs: dict[str, Path], undisturbed: str, cluster: FakeCluster, tmp_path: Path, reports: list[Report]
 ) -> None:
     output = tmp_path / "pretrained"
-    preempted = []
+    preemption = at_step(output, 6, lambda: cluster.preempt(1))
 
-    def disturb(report: Report) -> None:
-        reports.append(report)
-        if report["kind"] == "progress" and not preempted and 6 <= report["done"] < STEPS:
-            preempted.append(report["done"])
-            cluster.preempt(1)
+    launcher = KubernetesLauncher(cluster.settings(prices={"cpu": 3600.0}))
+    usage = launcher.run(job(inputs, output), reports.append)
 
-    usage = KubernetesLauncher(cluster.settings(prices={"cpu": 3600.0})).run(job(inputs, output), disturb)
-
-    assert preempted
+    preemption.join()
     assert manifest.read(output).data_version == undisturbed
     assert manifest.read(output).metrics["ranks"] == 2
     assert usage.attempts == 2
@@ -90,19 +102,16 @@ def test_a_cancelled_training_leaves_a_checkpoint_and_nothing_else(
     inputs: dict[str, Path], undisturbed: str, cluster: FakeCluster, tmp_path: Path, reports: list[Report]
 ) -> None:
     output = tmp_path / "pretrained"
-
-    def cancel(report: Report) -> None:
-        reports.append(report)
-        if report["kind"] == "progress" and report["done"] >= 2:
-            raise KeyboardInterrupt
+    launcher = KubernetesLauncher(cluster.settings())
+    at_step(output, 2, _thread.interrupt_main)  # Ctrl-C
 
     with pytest.raises(KeyboardInterrupt):
-        KubernetesLauncher(cluster.settings()).run(job(inputs, output), cancel)
+        launcher.run(job(inputs, output), reports.append)
 
     assert cluster.left() == []
     assert cluster.pods() == []
     assert not cluster.kubelet.processes
-    (newest,) = list(output.glob("_work/*/checkpoints/step-????????"))[-1:]
+    newest = max(output.glob("_work/*/checkpoints/step-????????"))
     assert json.loads((newest / "complete.json").read_text())["step"] >= 2
     assert not manifest.exists(output)
 
