@@ -14,8 +14,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.documents import load_document, validated
 from pipelines.errors import BadInput
-from pipelines.stage import load_document, validated
 
 Manifest = dict[str, Any]
 FILE_NAME = "kustomization.yaml"
