@@ -88,6 +88,9 @@ class Beit3Encoder(Section):
     heads: int = 16
     mlp_width: int = 4096
     text_positions: int = Field(1024, description="learned positions of the language branch")
+    freeze_vision_experts: bool = Field(
+        False, description="train queries and language experts alone, as Muffin's published code does"
+    )
 
     @property
     def tokens(self) -> int:
@@ -168,13 +171,23 @@ class Lora(Section):
     )
 
 
+QWEN3_8B: dict[str, Any] = {
+    "model_type": "qwen3", "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+    "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
 class LanguageModel(Section):
-    """The language model: any causal model of transformers, or CPM-Bee."""
+    """The language model: any causal model of transformers, or CPM-Bee. The default is one of today's."""
 
     architecture: dict[str, Any] = Field(
-        description="the config.json of transformers, `model_type` included; `model_type: cpm_bee` is built here"
+        QWEN3_8B,
+        description="the config.json of transformers, `model_type` included; `model_type: cpm_bee` is built here",
     )
-    weights: Weights | None = Field(None, description="none: random, or made in the graph")
+    weights: Weights | None = Field(
+        Weights(source="Qwen/Qwen3-8B"), description="none: random, or made in the graph"
+    )
     template: Literal["chatml", "vicuna", "llama3", "plain", "cpm_bee"] = "chatml"
     system: str = Field("", description="the system prompt; empty: none")
     lora: Lora | None = None

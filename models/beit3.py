@@ -145,6 +145,9 @@ class Beit3(nn.Module):
         self.encoder = Encoder(config)
         self.queries = nn.Parameter(torch.empty(config.queries, config.width))
         self.reset_parameters()
+        if config.freeze_vision_experts:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(".A." not in name and not name.startswith("vision_embed."))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

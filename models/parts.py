@@ -3,13 +3,14 @@
 Every parameter belongs to exactly one part:
 
     visual.encoder          the vision encoder (of BEiT-3: queries, language experts, and what is shared)
-    visual.vision_experts   BEiT-3's vision branch, which Muffin's published training keeps frozen
+    visual.vision_experts   BEiT-3's vision branch, of `visual.encoder`; `freeze_vision_experts` keeps it as it is
     visual.bridge           from the encoder's width to the language model's
     visual.moe              Parrot's experts and their router
     language_model          the language model; under LoRA, its adapters alone
     frozen.language_model   the language model's own weights under LoRA: nothing trains them
 
-A recipe names a part, or several by their common beginning: `visual` is all `visual.*`. The longest name counts.
+A recipe names what it trains by the beginning of its parameters' names: `visual`, `visual.bridge`, `language_model`.
+The longest that fits counts. What a model keeps frozen itself (LoRA's base, vision experts) stays so.
 """
 
 from __future__ import annotations
@@ -53,23 +54,28 @@ def parts(model: nn.Module) -> dict[str, list[NamedParameter]]:
     return found
 
 
+def rate_of(name: str, rates: Mapping[str, float]) -> float | None:
+    """The rate of a parameter: of the longest beginning of its name, up to a dot, that has one."""
+    fitting = [part for part in rates if name.startswith(part + ".")]
+    return rates[max(fitting, key=len)] if fitting else None
+
+
 def trained_parts(model: nn.Module, rates: Mapping[str, float]) -> dict[str, Trained]:
-    """The parts that `rates` (name -> peak learning rate) trains; a rate of 0 keeps a part frozen.
+    """The parts that `rates` (name -> peak learning rate) trains, without what the model itself keeps frozen.
 
     Raises:
-        KeyError: a name fits no part of this model.
+        KeyError: a name fits nothing that can be trained in this model.
     """
     found = parts(model)
     trained: dict[str, Trained] = {}
-    used: set[str] = set()
     for part, parameters in found.items():
-        names = [name for name in rates if part == name or part.startswith(name + ".")]
-        if not names:
-            continue
-        name = max(names, key=len)
-        used.update(names)
-        if rates[name] > 0:
-            trained[part] = Trained(rates[name], parameters)
-    if unknown := sorted(set(rates) - used):
-        raise KeyError(f"no part is called {', '.join(unknown)}; this model has {', '.join(sorted(found))}")
+        open_ones = [(name, one) for name, one in parameters if one.requires_grad]
+        chosen = [(name, one) for name, one in open_ones if rate_of(name, rates) is not None]
+        if chosen:
+            trained[part] = Trained(rate_of(chosen[0][0], rates) or 0.0, chosen)
+    names = [name for one in trained.values() for name, _ in one.parameters]
+    if unknown := sorted(rate for rate in rates if not any(name.startswith(rate + ".") for name in names)):
+        raise KeyError(
+            f"there is nothing to train in {', '.join(unknown)}; this model has {', '.join(sorted(found))}"
+        )
     return trained

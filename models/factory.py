@@ -1,0 +1,138 @@
+"""From an `Architecture` to a model: on the meta device for a dry run, small and random for a tiny twin, or with published weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from models import published, weights
+from models.architecture import Architecture, LanguageModel, Visual
+from models.cpm_bee import CpmBee, CpmBeeConfig
+from models.language_model import TOKENIZER_FILE, attention_implementation
+from models.lora import add_adapters
+from models.visual import VisualModule
+from models.weights import WeightsError
+
+CPM_BEE = "cpm_bee"
+UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of architectures that change the logits after the head, which the trainer applies on its own."""
+
+
+def language_model(config: LanguageModel) -> nn.Module:
+    """The language model of a configuration with random weights, on the current default device.
+
+    Raises:
+        WeightsError: transformers does not know the architecture, or it needs code of its own.
+    """
+    document = dict(config.architecture)
+    if document.get("model_type") == CPM_BEE:
+        document.pop("model_type")
+        return CpmBee(CpmBeeConfig(**document))
+    try:
+        shape = AutoConfig.for_model(**document)
+        _supported(shape)
+        made: nn.Module = AutoModelForCausalLM.from_config(
+            shape, attn_implementation=attention_implementation(), trust_remote_code=False
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"transformers cannot build {document.get('model_type')!r}: {error}",
+            where="language_model.architecture",
+            remedy="give the config.json of an architecture that transformers has itself",
+        ) from error
+    return made
+
+
+def _supported(shape: Any) -> None:
+    for setting in UNSUPPORTED:
+        if getattr(shape, setting, None) not in (None, 1, 1.0):
+            raise ValueError(f"it changes its logits by {setting}, which training here does not do")
+
+
+class Network(nn.Module):
+    """The parts of a model under the names that a recipe trains them by; no tokenizer, so it cannot be run."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.language_model = language_model(architecture.language_model)
+        self.visual = VisualModule(architecture.visual, width_of(self.language_model))
+        if architecture.language_model.lora is not None:
+            add_adapters(self.language_model, architecture.language_model.lora)
+
+
+def skeleton(architecture: Architecture) -> Network:
+    """The whole network at its full size on the meta device: shapes and no memory."""
+    with torch.device("meta"):
+        return Network(architecture)
+
+
+def width_of(model: nn.Module) -> int:
+    """Width of a language model's word embeddings."""
+    found: Any = model.get_input_embeddings()  # type: ignore[operator]
+    return int(found.weight.shape[1])
+
+
+def load_visual(config: Visual, language_width: int, *, seed: int = 0) -> VisualModule:
+    """The visual module: its encoder with the published weights that the configuration names, the rest random.
+
+    Raises:
+        WeightsError: the weights are missing, of another digest, or do not fit.
+    """
+    torch.manual_seed(seed)
+    module = VisualModule(config, language_width)
+    if config.weights is None:
+        return module
+    where = weights.locate(config.weights.source, sha256=config.weights.sha256)
+    state = published.visual_state(config, published.read(where), config.weights.layout)
+    published.put(module, state, where=where)
+    return module
+
+
+def load_language_model(config: LanguageModel) -> tuple[PreTrainedModel, Tokenizer]:
+    """A language model of transformers and its tokenizer, from the source that the configuration names.
+
+    No code of the source is run, and no pickle read.
+
+    Raises:
+        WeightsError: there is no source, it is incomplete, of another digest, or of another architecture.
+    """
+    if config.weights is None:
+        raise WeightsError("the language model has no weights", where="language_model.weights")
+    folder = weights.locate(config.weights.source, sha256=config.weights.sha256)
+    weights.require(folder, ["config.json"])
+    found = weights.read_json(folder / "config.json").get("model_type")
+    if found != config.architecture["model_type"]:
+        raise WeightsError(
+            f"this config describes {found!r}, not {config.architecture['model_type']!r}",
+            where=folder / "config.json", remedy="correct the recipe's source or architecture",
+        )  # fmt: skip
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            dtype=torch.float32, attn_implementation=attention_implementation(),
+        )  # fmt: skip
+        _supported(model.config)
+    except (OSError, ValueError) as error:
+        raise WeightsError(str(error).splitlines()[0], where=folder) from error
+    return model, tokenizer_of(folder)
+
+
+def tokenizer_of(folder: Path) -> Tokenizer:
+    """The tokenizer of a transformers folder; one in sentencepiece's format (Vicuna) is converted.
+
+    Raises:
+        WeightsError: there is none that can be read.
+    """
+    if (folder / TOKENIZER_FILE).is_file():
+        return Tokenizer.from_file(os.fspath(folder / TOKENIZER_FILE))
+    try:
+        made: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return Tokenizer.from_str(made.backend_tokenizer.to_str())
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"this folder has no tokenizer that can be read: {error}", where=folder) from error

@@ -1,0 +1,218 @@
+"""A system's recipe: its architecture, its data and its training stages, in one YAML file, checked whole.
+
+A variation names the file it `extends` and only what differs: mappings are merged key by key, everything else
+replaces, and `null` takes a key out. Values of the papers stand in the files as the papers give them; what does
+not follow from them is marked there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from models.architecture import Architecture, Section
+from pipelines.crawls import CRAWL_PATTERN, LANGUAGE_PATTERN
+from pipelines.documents import load_document, validated
+from pipelines.errors import BadInput
+
+NAME_PATTERN = r"^[a-z][a-z0-9-]{0,59}$"
+DEEPEST = 8
+"""Most files in a chain of `extends`; more is taken for a circle."""
+
+
+class Source(Section):
+    """Data of one kind in a stage's blend."""
+
+    crawls: list[str] = Field(min_length=1, description="names of crawl manifests (recipes/crawls)")
+    samples: int = Field(ge=1, description="pairs or conversations, counted once per language")
+    languages: list[str] = Field(
+        ["en"], min_length=1, description="of the texts; what is not the crawl's own language is translated"
+    )
+    weight: float | None = Field(None, gt=0, le=1, description="share of the samples drawn; none: by size")
+
+
+class Training(Section):
+    """One training stage."""
+
+    sources: dict[str, Source] = Field(min_length=1)
+    steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, description="instead of steps")
+    batch_size: int = Field(gt=0, description="samples per step, over all GPUs")
+    per_gpu: int | None = Field(
+        None, gt=0, description="samples per GPU and pass; none: all of its share at once"
+    )
+    learning_rates: dict[str, float] = Field(
+        min_length=1, description="peak rate of each trained part (models.parts); other parts are frozen"
+    )
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int | None = Field(None, ge=0)
+    warmup_share: float | None = Field(None, ge=0, lt=1, description="of the steps, instead of a number")
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    gradient_clipping: float = Field(1.0, gt=0)
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    precision: Literal["bf16", "fp32", "auto"] = "bf16"
+    gradient_checkpointing: bool = False
+    text_tokens: int = Field(2048, ge=16, description="longest sample, in tokens")
+    mean_tokens: int = Field(128, ge=1, description="of a sample's text: what the dry run reckons with")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give `steps` or `epochs`")
+        if self.warmup_steps is not None and self.warmup_share is not None:
+            raise ValueError("give `warmup_steps` or `warmup_share`")
+        weights = [source.weight for source in self.sources.values()]
+        if any(weight is not None for weight in weights):
+            if None in weights:
+                raise ValueError("give every source a `weight`, or none")
+            if not math.isclose(total := sum(filter(None, weights)), 1, abs_tol=1e-6):
+                raise ValueError(f"the sources' weights sum to {total:g}, not 1")
+        return self
+
+    @property
+    def samples(self) -> int:
+        """Of all sources together."""
+        return sum(source.samples for source in self.sources.values())
+
+    @property
+    def total_steps(self) -> int:
+        """Steps, from the epochs where these are given."""
+        return self.steps or math.ceil((self.epochs or 0) * self.samples / self.batch_size)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of linear warm-up."""
+        if self.warmup_share is not None:
+            return math.ceil(self.warmup_share * self.total_steps)
+        return self.warmup_steps or 0
+
+    @property
+    def mixture(self) -> dict[str, float]:
+        """Share of the samples drawn from each source."""
+        return {
+            name: source.samples / self.samples if source.weight is None else source.weight
+            for name, source in self.sources.items()
+        }
+
+    def epochs_of(self, name: str) -> float:
+        """How often a source's samples are seen."""
+        drawn = self.total_steps * self.batch_size * self.mixture[name]
+        return drawn / self.sources[name].samples
+
+
+class Hardware(Section):
+    """What a recipe is reckoned for."""
+
+    gpu: str = "A100-80G"
+    gpus: int = Field(8, ge=1)
+    memory_gb: float = Field(80, gt=0, description="per GPU, in 10^9 bytes")
+    peak_tflops: float = Field(312, gt=0, description="per GPU, dense bf16")
+
+
+class Inference(Section):
+    """How the model answers."""
+
+    beams: int = Field(1, ge=1)
+    max_new_tokens: int = Field(512, ge=1)
+
+
+class Translation(Section):
+    """Who translates captions and instructions."""
+
+    translator: str = Field("facebook/m2m100_418M", description="hub id or path")
+    language_model: str | None = Field(
+        None,
+        description="name of a language model behind an OpenAI-compatible server that translates instead",
+    )
+
+
+class Filter(Section):
+    """What the filter keeps of native pairs."""
+
+    clip: str = "OFA-Sys/chinese-clip-vit-huge-patch14"
+    threshold: float = 0.18
+
+
+class System(Section):
+    """A system to be trained."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    description: str
+    paper: str = Field("", description="where its values stand")
+    follows: str = Field("", description="paper or published code where they differ, and why")
+    pivot_language: str = Field("en", pattern=LANGUAGE_PATTERN)
+    target_languages: list[str] = Field(min_length=1)
+    architecture: Architecture
+    pretraining: Training
+    tuning: Training
+    hardware: Hardware = Hardware()
+    inference: Inference = Inference()
+    translation: Translation = Translation()
+    filter: Filter = Filter()
+    published: dict[str, dict[str, float]] = Field(
+        {}, description="benchmark -> language -> the paper's score, to hold a full run against"
+    )
+
+    @model_validator(mode="after")
+    def _languages_agree(self) -> Self:
+        known = {self.pivot_language, *self.target_languages}
+        for stage in (self.pretraining, self.tuning):
+            for name, source in stage.sources.items():
+                if strange := set(source.languages) - known:
+                    raise ValueError(
+                        f"the source {name!r} is in {sorted(strange)}, the system in {sorted(known)}"
+                    )
+                for crawl in source.crawls:
+                    if not re.match(CRAWL_PATTERN, crawl):
+                        raise ValueError(f"the source {name!r} names no crawl: {crawl!r}")
+        return self
+
+    @property
+    def stages(self) -> dict[str, Training]:
+        """Its training stages, in order."""
+        return {"pretraining": self.pretraining, "tuning": self.tuning}
+
+
+def read_system(path: Path) -> System:
+    """The system in a YAML file, with everything it extends.
+
+    Raises:
+        BadInput: a file is missing or malformed, a key is wrong or unknown, or files extend each other in a circle.
+    """
+    return validated(System, extended(path), where=path)
+
+
+def extended(path: Path) -> dict[str, Any]:
+    """The document of a file, put over those of the files it extends."""
+    document: dict[str, Any] = {}
+    current, over = path, list[dict[str, Any]]()
+    for _ in range(DEEPEST):
+        part = load_document(current)
+        over.append(part)
+        base = part.pop("extends", None)
+        if base is None:
+            for one in reversed(over):
+                document = merged(document, one)
+            return document
+        current = current.parent / str(base)
+    raise BadInput(
+        f"this recipe extends more than {DEEPEST} others", where=path, remedy="look for a circle in `extends`"
+    )
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` put over `base`: mappings key by key; null takes a key out; everything else replaces."""
+    result = dict(base)
+    for key, value in over.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict) and "model_type" not in value:
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,122 @@
+"""The dry run: parameters of the real networks, and arithmetic that can be checked by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.architecture import Architecture, Bridge, ClipEncoder, LanguageModel, Lora, Visual
+from models.factory import Network
+from pipelines.dry_run.page import page
+from pipelines.dry_run.reckon import operations, reckon, zero_bytes
+from pipelines.errors import BadInput
+from pipelines.systems.recipe import read_system
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def small(lora: Lora | None = None) -> Architecture:
+    return Architecture(
+        visual=Visual(
+            encoder=ClipEncoder(image_size=28, patch_size=14, width=64, layers=2, heads=2, mlp_width=128),
+            bridge=Bridge(kind="linear"),
+        ),
+        language_model=LanguageModel(
+            architecture={
+                "model_type": "qwen2", "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+                "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64, "tie_word_embeddings": False,
+            },
+            lora=lora,
+        ),
+    )  # fmt: skip
+
+
+def test_parrots_parameters_are_those_of_its_parts() -> None:
+    found = reckon(read_system(RECIPES / "parrot-7b.yaml"))
+
+    # Qwen1.5-7B has 7.72 B, CLIP ViT-L/14 at 336 pixels 0.304 B with its last layer, which is not used.
+    assert found.parameters["language_model"] == pytest.approx(7.72e9, rel=0.001)
+    assert found.parameters["visual.encoder"] == pytest.approx(0.291e9, rel=0.005)
+    assert found.parameters["visual.bridge"] == 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+    assert found.parameters["visual.moe"] == 6 * (2 * (4096 * 4096 + 4096)) + 6 * 4096
+    first, second = found.stages["pretraining"], found.stages["tuning"]
+    assert set(first.trained) == {"visual.bridge"}
+    assert set(second.trained) == {"visual.bridge", "visual.moe", "language_model"}
+    assert second.fits
+    assert "GPU-hours in all" in page(read_system(RECIPES / "parrot-7b.yaml"), found)
+
+
+def test_zero_shares_what_its_stages_share() -> None:
+    assert [zero_bytes(100, 40, 4, stage) for stage in range(4)] == [
+        100 * 2 + 40 * 2 + 40 * 12,
+        100 * 2 + 40 * 2 + 40 * 12 / 4,
+        100 * 2 + 40 * 2 / 4 + 40 * 12 / 4,
+        100 * 2 / 4 + 40 * 2 / 4 + 40 * 12 / 4,
+    ]
+
+
+def test_operations_are_those_that_pytorch_counts() -> None:
+    """2, 4 or 6 per weight and token: against torch's own counter over a forward and a backward pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.manual_seed(0)
+    architecture = small()
+    network = Network(architecture)
+    for parameter in network.visual.encoder.parameters():
+        parameter.requires_grad_(False)
+    for parameter in network.language_model.parameters():
+        parameter.requires_grad_(False)
+    text, tokens = 12, 12 + 4
+    with FlopCounterMode(display=False) as counter:
+        seen = network.visual.placed(network.visual(torch.randn(1, 3, 28, 28)))
+        words = network.language_model.get_input_embeddings()(torch.randint(0, 64, (1, text)))
+        states = network.language_model.get_decoder()(
+            inputs_embeds=torch.cat((seen, words), 1), use_cache=False
+        ).last_hidden_state
+        network.language_model.get_output_embeddings()(states[:, -10:]).sum().backward()
+
+    ours = operations(network, architecture.visual, {"visual.bridge"}, tokens=tokens, supervised=10)
+
+    # Attention of so small a model is counted whole by torch, and by half (causal) here.
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.08)
+
+
+def test_lora_trains_its_adapters_alone() -> None:
+    from models.parts import parts, trained_parts
+
+    network = Network(small(Lora(rank=4, targets=["q_proj", "v_proj"])))
+    trained = trained_parts(network, {"visual.bridge": 1e-3, "language_model": 1e-4})
+
+    assert set(parts(network)) >= {"language_model", "frozen.language_model"}
+    adapters = [name for name, _ in trained["language_model"].parameters]
+    assert adapters
+    assert all("lora_" in name for name in adapters)
+    assert "frozen.language_model" not in trained
+
+
+def test_a_part_that_is_not_there_is_named() -> None:
+    system = read_system(RECIPES / "one-gpu.yaml")
+    tuning = system.tuning.model_copy(update={"learning_rates": {"visual.moe": 1e-5}})
+
+    with pytest.raises(BadInput, match=r"visual\.moe"):
+        reckon(system.model_copy(update={"tuning": tuning}))
+
+
+def test_the_command_prints_a_document_and_refuses_a_bad_number_of_gpus() -> None:
+    command = [sys.executable, "-m", "pipelines.dry_run", str(RECIPES / "one-gpu.yaml")]
+    done = subprocess.run(
+        [*command, "--json"], capture_output=True, text=True, check=True, cwd=RECIPES.parent
+    )
+    document = json.loads(done.stdout)
+
+    assert document["parameters"]["language_model"] == pytest.approx(0.494e9, rel=0.01)
+    assert document["stages"]["tuning"]["fits"]
+
+    refused = subprocess.run([*command, "--gpus", "7"], capture_output=True, text=True, cwd=RECIPES.parent)
+    assert refused.returncode == 42
+    assert "cannot be shared by 7 GPUs" in refused.stderr
