@@ -49,6 +49,12 @@ class Target:
     path: str
     """Path and query, percent-encoded."""
 
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port: what a robots.txt is about."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
 
 def target(url: str, policy: Policy) -> Target:
     """The URL, taken apart.

@@ -6,6 +6,7 @@ body, keeps it for ever. Here every operation on the socket gets the time that i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import io
@@ -14,6 +15,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 from typing_extensions import Buffer
@@ -34,6 +36,15 @@ class Deadline:
     def __init__(self, total_seconds: float, operation_seconds: float) -> None:
         self.total_seconds, self.operation_seconds = total_seconds, operation_seconds
         self._end = time.monotonic() + total_seconds
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that passes meanwhile does not count: it is not the server's."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._end += time.monotonic() - started
 
     @property
     def left(self) -> float:
@@ -145,13 +156,21 @@ def _connected(target: Target, policy: Policy, deadline: Deadline) -> socket.soc
     raise failed
 
 
-@functools.lru_cache(maxsize=1)
+_tls_lock = threading.Lock()
+
+
 def tls_context() -> ssl.SSLContext:
     """The one context of this process: to make one reads the whole certificate bundle (30 ms)."""
+    with _tls_lock:
+        return _made_tls_context()
+
+
+@functools.lru_cache(maxsize=1)
+def _made_tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-_names: dict[str, tuple[float, list[Address]]] = {}
+_names: dict[str, tuple[float, list[Address] | Failure]] = {}
 
 
 def resolve(host: str, deadline: Deadline) -> list[Address]:
@@ -163,8 +182,22 @@ def resolve(host: str, deadline: Deadline) -> list[Address]:
     if (address := literal(host)) is not None:
         return [address]
     known = _names.get(host)
-    if known is not None and known[0] > time.monotonic():
-        return known[1]
+    if known is None or known[0] < time.monotonic():
+        if len(_names) >= _NAMES_KEPT:
+            _names.clear()
+        found = _looked_up(host, deadline)
+        known = _names[host] = (time.monotonic() + _NAME_SECONDS, found)
+    if isinstance(known[1], Failure):
+        raise Failure(known[1].reason, known[1].detail)
+    return known[1]
+
+
+def _looked_up(host: str, deadline: Deadline) -> list[Address] | Failure:
+    """The addresses, or why there are none and will be none for some time.
+
+    Raises:
+        Failure: there may be some later.
+    """
     answer: list[Any] = []
     # getaddrinfo takes no timeout; a thread that hangs in it is left behind.
     thread = threading.Thread(target=_look_up, args=(host, answer), daemon=True)
@@ -173,15 +206,13 @@ def resolve(host: str, deadline: Deadline) -> list[Address]:
     if not answer:
         raise deadline.expired()
     if isinstance(answer[0], socket.gaierror):
-        again = answer[0].errno == socket.EAI_AGAIN
-        raise Failure(Reason.DNS_FAILED, answer[0].strerror or "", retryable=again)
+        words = answer[0].strerror or ""
+        if answer[0].errno == socket.EAI_AGAIN:
+            raise Failure(Reason.DNS_FAILED, words, retryable=True)
+        return Failure(Reason.DNS_FAILED, words)
     if isinstance(answer[0], Exception):
-        raise Failure(Reason.DNS_FAILED, str(answer[0]))
-    if len(_names) >= _NAMES_KEPT:
-        _names.clear()
-    addresses = cast(list[Address], answer[0])
-    _names[host] = (time.monotonic() + _NAME_SECONDS, addresses)
-    return addresses
+        return Failure(Reason.DNS_FAILED, str(answer[0]))
+    return cast(list[Address], answer[0])
 
 
 def _look_up(host: str, answer: list[Any]) -> None:

@@ -7,27 +7,35 @@ checks scheme, port and address anew.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import email.message
+import email.utils
 import http.client
 import re
 import ssl
 import time
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin
 
-from pipelines.download.addresses import Policy, Target, target
+from pipelines.download.addresses import Policy, Target, literal, target
 from pipelines.download.connection import Connection, Deadline
+from pipelines.download.hosts import Hosts
 from pipelines.download.reasons import Failure, Reason, of_status
+from pipelines.download.robots import MAX_BYTES as MAX_ROBOTS_BYTES
+from pipelines.download.robots import Robots
 from pipelines.download.spec import DownloadParameters
 
-DISALLOWING_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
+DISALLOWING_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 """Directives of an `X-Robots-Tag` header by which a site says that it does not want this."""
 _VALUED_DIRECTIVES = frozenset({"max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"})
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIRST_PAUSE_SECONDS = 0.2
 _CHUNK_BYTES = 65_536
 
@@ -56,10 +64,13 @@ class GuardedOpener(urllib.request.OpenerDirector):
     `open` raises `Failure`, and nothing else, for whatever a URL or its server does.
     """
 
-    def __init__(self, parameters: DownloadParameters, policy: Policy) -> None:
+    def __init__(self, parameters: DownloadParameters, policy: Policy, turns: Path | None = None) -> None:
+        """`turns`: the file in which processes that share a limit of connections per host meet."""
         super().__init__()
         self._parameters, self._policy = parameters, policy
         self._agent_token = re.split(r"[/ (]", parameters.user_agent, maxsplit=1)[0].lower()
+        self._hosts = Hosts(turns, parameters.connections_per_host)
+        self._robots = Robots(self._robots_txt, self._agent_token) if parameters.robots_txt else None
         self._headers = {
             "User-Agent": parameters.user_agent,
             "Accept": "image/*",
@@ -86,10 +97,15 @@ class GuardedOpener(urllib.request.OpenerDirector):
                 pause *= 2
         raise AssertionError("unreachable")
 
-    def _follow(self, url: str, deadline: Deadline) -> Response:
+    def _follow(self, url: str, deadline: Deadline, *, robots: bool = True) -> Response:
         for hop in range(self._parameters.max_redirects + 1):
             try:
-                answer = self._hop(target(url, self._policy), deadline)
+                goal = target(url, self._policy)
+                if robots and self._robots is not None:
+                    with deadline.paused():
+                        self._hosts.pace(goal.host, self._robots.check(goal.origin, goal.path))
+                with self._turn(goal, deadline):
+                    answer = self._hop(goal, deadline, cut_at=None if robots else MAX_ROBOTS_BYTES)
             except Failure as failure:
                 if hop > 0 and failure.reason in _REFUSALS:
                     raise Failure(Reason.REDIRECT_REFUSED, str(failure)) from None
@@ -102,8 +118,25 @@ class GuardedOpener(urllib.request.OpenerDirector):
                 raise Failure(Reason.REDIRECT_REFUSED, "to an invalid URL") from None
         raise Failure(Reason.TOO_MANY_REDIRECTS, f"more than {self._parameters.max_redirects}")
 
-    def _hop(self, goal: Target, deadline: Deadline) -> Response | str:
-        """The response, or the location that it redirects to."""
+    def _robots_txt(self, url: str) -> bytes:
+        limits = self._parameters
+        deadline = Deadline(limits.total_seconds, limits.timeout_seconds)
+        return self._follow(url, deadline, robots=False).read()
+
+    @contextlib.contextmanager
+    def _turn(self, goal: Target, deadline: Deadline) -> Iterator[None]:
+        """Until it is this connection's turn, the clock stands."""
+        address = literal(goal.host)
+        if goal.host == "localhost" or (address is not None and address.is_loopback):
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            with deadline.paused():
+                stack.enter_context(self._hosts.turn(goal.host, deadline.left))
+            yield
+
+    def _hop(self, goal: Target, deadline: Deadline, *, cut_at: int | None) -> Response | str:
+        """The response, or the location that it redirects to; a body is refused where it is too long, or cut there."""
         connection = Connection(goal, self._policy, deadline)
         try:
             connection.request("GET", goal.path, headers=self._headers)
@@ -111,15 +144,15 @@ class GuardedOpener(urllib.request.OpenerDirector):
             if response.status in _REDIRECTS and (location := response.headers.get("Location")):
                 # Header fields are read as latin-1; a location beyond ASCII was sent as UTF-8.
                 return location.strip().encode("latin-1", "replace").decode("utf-8", "replace")
-            self._check_head(response)
-            connection.open_body(self._parameters.max_bytes)
-            return Response(response.headers, self._body(response))
+            self._check_head(response, goal, about_image=cut_at is None)
+            connection.open_body(cut_at or self._parameters.max_bytes)
+            return Response(response.headers, self._body(response, cut_at))
         except TimeoutError:
             raise deadline.expired() from None
         except ssl.SSLError as error:
-            raise Failure(Reason.TLS_FAILED, error.reason or str(error)) from None
+            raise Failure(Reason.TLS_FAILED, _tls_words(error)) from None
         except (ConnectionError, http.client.IncompleteRead) as error:
-            raise Failure(Reason.CONNECTION_FAILED, _words(error), retryable=True) from None
+            raise Failure(Reason.CONNECTION_FAILED, _words(error), retryable=_may_pass(error)) from None
         except (http.client.HTTPException, ValueError) as error:
             raise Failure(Reason.BAD_RESPONSE, _words(error)) from None
         except OSError as error:
@@ -127,30 +160,39 @@ class GuardedOpener(urllib.request.OpenerDirector):
         finally:
             connection.abandon()
 
-    def _check_head(self, response: http.client.HTTPResponse) -> None:
+    def _check_head(self, response: http.client.HTTPResponse, goal: Target, *, about_image: bool) -> None:
         status = response.status
         if status != 200:
-            wait = response.headers.get("Retry-After", "")
+            wait = (
+                retry_after(response.headers.get("Retry-After", "")) if status in _RETRIED_STATUSES else 0.0
+            )
+            if wait:
+                self._hosts.leave_alone(goal.host, wait)
             raise Failure(
-                of_status(status), f"status {status}", retryable=status in _RETRIED_STATUSES,
-                wait_seconds=float(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else 0.0,
-            )  # fmt: skip
-        for line in response.headers.get_all("X-Robots-Tag", []):
-            if disallows(line, self._agent_token):
-                raise Failure(Reason.DISALLOWED_BY_SITE, f"X-Robots-Tag: {line}")
+                of_status(status),
+                f"status {status}",
+                retryable=status in _RETRIED_STATUSES,
+                wait_seconds=wait,
+            )
+        if about_image:
+            for line in response.headers.get_all("X-Robots-Tag", []):
+                if disallows(line, self._agent_token):
+                    raise Failure(Reason.DISALLOWED_BY_SITE, f"X-Robots-Tag: {line}")
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             # It was not asked for, and unpacking it is how a small body becomes a large one.
             raise Failure(Reason.NOT_AN_IMAGE, f"content encoding {encoding}")
 
-    def _body(self, response: http.client.HTTPResponse) -> bytes:
-        limit, announced = self._parameters.max_bytes, response.length
-        if announced is not None and announced > limit:
+    def _body(self, response: http.client.HTTPResponse, cut_at: int | None) -> bytes:
+        limit, announced = cut_at or self._parameters.max_bytes, response.length
+        if announced is not None and announced > limit and cut_at is None:
             raise Failure(Reason.TOO_LARGE, f"{announced} bytes announced")
         body = bytearray()
         while chunk := response.read1(_CHUNK_BYTES):
             body += chunk
             if len(body) > limit:
+                if cut_at is not None:
+                    return bytes(body[:limit])
                 raise Failure(Reason.TOO_LARGE, f"more than {limit} bytes")
         if announced is not None and len(body) < announced:
             raise Failure(Reason.CONNECTION_FAILED, "the body ended early", retryable=True)
@@ -167,6 +209,30 @@ def _words(error: Exception) -> str:
     """The kind of error; of its text only what the system writes, not what the server did."""
     strerror = getattr(error, "strerror", None)
     return f"{type(error).__name__}: {strerror}" if strerror else type(error).__name__
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    """Of a certificate that does not hold, why."""
+    return getattr(error, "verify_message", "") or error.reason or str(error)
+
+
+def _may_pass(error: Exception) -> bool:
+    """A connection that broke may hold the next time; a port that nobody listens on stays closed."""
+    return not isinstance(error, ConnectionRefusedError)
+
+
+def retry_after(field: str) -> float:
+    """Seconds to wait that a `Retry-After` field asks for, as a number or as a date; 0 for none."""
+    field = field.strip()
+    if re.fullmatch(r"[0-9]{1,9}", field):
+        return float(field)
+    try:
+        until = email.utils.parsedate_to_datetime(field)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=datetime.UTC)
+    return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 def disallows(line: str, agent: str) -> bool:

@@ -25,6 +25,11 @@ _DECODER_ERRORS = (
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp"}
 
 
+_START_OF_SCAN = b"\xff\xda"
+MAX_SCANS = 100
+"""Progressive JPEG files have about ten."""
+
+
 def image_format(data: bytes) -> str | None:
     """Pillow's name of the format that the first bytes tell, of those that are accepted."""
     if data.startswith(b"\xff\xd8\xff"):
@@ -53,6 +58,12 @@ def image_size(data: bytes, limits: DownloadParameters) -> tuple[int, int]:
     if kind is None:
         raise Failure(Reason.NOT_AN_IMAGE, _what_instead(data))
     try:
+        if kind == "WEBP":
+            # Pillow makes room for the whole picture when it opens one.
+            _check_size(*_webp_size(data), limits)
+        if kind == "JPEG" and (scans := data.count(_START_OF_SCAN)) > MAX_SCANS:
+            # Each scan goes over the whole picture: a small file of many keeps a core busy for hours.
+            raise Failure(Reason.UNDECODABLE_IMAGE, f"{scans} scans")
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             width, height = image.size
             _check_size(width, height, limits)
@@ -64,6 +75,27 @@ def image_size(data: bytes, limits: DownloadParameters) -> tuple[int, int]:
             raise Failure(Reason.TRUNCATED_IMAGE) from None
         raise Failure(Reason.UNDECODABLE_IMAGE, f"{type(error).__name__}: {error}") from None
     return width, height
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the first chunk of a WebP file.
+
+    Raises:
+        ValueError: the chunk is none that such a file begins with.
+    """
+    chunk, payload = data[12:16], data[20:30]
+    if len(payload) < 10:
+        raise EOFError("truncated header")
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(payload[4:7], "little"), 1 + int.from_bytes(payload[7:10], "little")
+    if chunk == b"VP8L":
+        bits = int.from_bytes(payload[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        return int.from_bytes(payload[6:8], "little") & 0x3FFF, int.from_bytes(
+            payload[8:10], "little"
+        ) & 0x3FFF
+    raise ValueError("no WebP chunk that a picture begins with")
 
 
 def _check_size(width: int, height: int, limits: DownloadParameters) -> None:

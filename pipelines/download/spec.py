@@ -23,17 +23,30 @@ class DownloadParameters(BaseModel):
 
     rows_per_shard: int = Field(10_000, ge=1, description="rows of the URL list per shard")
     timeout_seconds: float = Field(10.0, gt=0, description="limit of one socket operation")
-    total_seconds: float = Field(30.0, gt=0, description="limit of one URL, redirects and retries included")
+    total_seconds: float = Field(
+        30.0, gt=0, description="limit of one URL, redirects and retries included, waiting for one's turn not"
+    )
     max_bytes: int = Field(20_000_000, ge=1, description="limit of an image file")
     max_pixels: int = Field(50_000_000, ge=1, description="limit of width x height, checked before decoding")
     min_side: int = Field(16, ge=1, description="least width and height, in pixels")
     max_aspect_ratio: float = Field(10.0, ge=1, description="limit of longer side / shorter side")
     max_redirects: int = Field(5, ge=0, description="redirects followed; each hop is checked anew")
-    retries: int = Field(2, ge=0, le=10, description="further tries after a timeout, reset, 429 or 5xx")
+    retries: int = Field(
+        2,
+        ge=0,
+        le=10,
+        description="further tries after what may pass: a timeout, a reset, 408, 425, 429, 5xx; Retry-After is kept to",
+    )
     user_agent: str = Field(
         "mpm-download/1.0 (image-text research crawl)", min_length=1, pattern=r"^[\x20-\x7e]+$",
         description="sent with each request; add an address at which you can be reached",
     )  # fmt: skip
+    robots_txt: bool = Field(
+        True, description="whether robots.txt is asked before a site's first image; one more fetch per site"
+    )
+    connections_per_host: int = Field(
+        8, ge=0, le=64, description="to one host at once, over all processes; 0: no limit, as on loopback"
+    )
     allowed_ports: list[int] = Field([80, 443], min_length=1, description="ports that may be connected to")
 
 

@@ -111,7 +111,9 @@ def main(connection: Connection, settings_json: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")
     settings = Settings.model_validate_json(settings_json)
-    urllib.request.install_opener(GuardedOpener(settings.parameters, settings.policy))
+    urllib.request.install_opener(
+        GuardedOpener(settings.parameters, settings.policy, settings.scratch / "turns")
+    )
     limit = settings.parameters.max_bytes
     local = LocalImages(settings.image_roots, settings.source_files, settings.members, limit)
     # Standard output belongs to the stage's result; img2dataset prints to it.

@@ -80,6 +80,7 @@ def limits(port: int, **parameters: object) -> DownloadParameters:
     chosen = {
         "rows_per_shard": 12, "timeout_seconds": 0.5, "total_seconds": 1.0, "max_bytes": 200_000,
         "max_pixels": 1_000_000, "retries": 0, "allowed_ports": [port],
+        "robots_txt": False,
     }  # fmt: skip
     return DownloadParameters.model_validate({**chosen, **parameters})
 

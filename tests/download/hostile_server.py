@@ -6,6 +6,7 @@ import http.server
 import io
 import random
 import threading
+import time
 import zlib
 from collections import Counter
 from urllib.parse import parse_qs, urlsplit
@@ -36,11 +37,23 @@ class HostileServer(http.server.ThreadingHTTPServer):
         self.agents: set[str] = set()
         self.stopping = threading.Event()
         self.gate_reached, self.gate_open = threading.Event(), threading.Event()
+        self.robots: tuple[int, bytes] = (404, b"")
+        """Status and body of /robots.txt."""
+        self.times: list[float] = []
+        """When requests for /counted came."""
+        self.at_once = self.most_at_once = 0
+        self._counting = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def count(self, change: int) -> None:
+        """A request for /counted begins or ends."""
+        with self._counting:
+            self.at_once += change
+            self.most_at_once = max(self.most_at_once, self.at_once)
 
     def close_gate(self) -> None:
         """From now on a request for /gate.jpg waits for `gate_open`."""
@@ -121,6 +134,49 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def page_gzip(self, query: dict[str, list[str]], path: str) -> None:
         self.answer(200, zlib.compress(bytes(10_000_000)), Content_Encoding="gzip")
+
+    def page_robots(self, query: dict[str, list[str]], path: str) -> None:
+        status, body = self.server.robots
+        self.answer(status, body)
+
+    def page_counted(self, query: dict[str, list[str]], path: str) -> None:
+        self.server.times.append(time.monotonic())
+        self.server.count(1)
+        self.server.stopping.wait(0.02)
+        self.server.count(-1)
+        self.page_ok(query, path)
+
+    def page_tagged(self, query: dict[str, list[str]], path: str) -> None:
+        self.answer(200, picture(3), X_Robots_Tag=query["tag"][0])
+
+    def page_later(self, query: dict[str, list[str]], path: str) -> None:
+        if self.server.hits[path] == 1:
+            return self.answer(int(query.get("status", ["503"])[0]), b"", Retry_After=query["after"][0])
+        self.page_ok(query, path)
+
+    def page_broken(self, query: dict[str, list[str]], path: str) -> None:
+        if self.server.hits[path] == 1:
+            self.close_connection = True
+            return None
+        self.page_ok(query, path)
+
+    def page_many_fields(self, query: dict[str, list[str]], path: str) -> None:
+        self.wfile.write(
+            b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: a\r\n" % at for at in range(3000)) + b"\r\n"
+        )
+
+    def page_interim(self, query: dict[str, list[str]], path: str) -> None:
+        while not self.server.stopping.is_set():
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+    def page_long_status(self, query: dict[str, list[str]], path: str) -> None:
+        self.wfile.write(b"HTTP/1.1 200 " + b"a" * 200_000 + b"\r\n\r\n")
+
+    def page_deflate(self, query: dict[str, list[str]], path: str) -> None:
+        self.answer(200, zlib.compress(bytes(10_000_000)), Content_Encoding="deflate")
+
+    def page_text(self, query: dict[str, list[str]], path: str) -> None:
+        self.answer(200, b"just words", Content_Type="image/png")
 
     def page_noai(self, query: dict[str, list[str]], path: str) -> None:
         self.answer(200, picture(3), X_Robots_Tag="noimageai")

@@ -6,9 +6,14 @@ import errno
 import json
 import os
 import signal
+import sys
 import time
+import urllib.request
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+from pipelines.download import worker
+from pipelines.download.hosts import Hosts
 
 
 def doubling(connection: Connection, settings: str) -> None:
@@ -32,3 +37,57 @@ def doubling(connection: Connection, settings: str) -> None:
                 answer = {"kind": "error", "errno": errno.ENOSPC, "text": "No space left on device"}
                 connection.send_bytes(json.dumps(answer).encode())
         connection.send_bytes(json.dumps({"kind": "done", "result": 2 * task["number"]}).encode())
+
+
+def taking_turns(file: str, limit: int, url: str, times: int) -> None:
+    """Fetch a URL in turns with a host, over and over."""
+    hosts = Hosts(Path(file), limit)
+    for _ in range(times):
+        with hosts.turn("site.example", 1), urllib.request.urlopen(url) as response:
+            response.read()
+
+
+def holding_a_turn(file: str, connection: Connection) -> None:
+    """Take a turn and never give it back."""
+    with Hosts(Path(file), 2).turn("site.example", 1):
+        connection.send_bytes(b"held")
+        time.sleep(60)
+
+
+MARKS = "MARKS_OF_A_TEST"
+_WRITES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
+
+
+def killed_while_writing(connection: Connection, settings: str) -> None:
+    """The download worker. For each shard, the file of its number says at which of its writes it ends, once each."""
+    marks = Path(os.environ[MARKS])
+    count = 0
+    shard = ""
+
+    class Watched:
+        """The connection, of which a task's number is read in passing."""
+
+        def recv_bytes(self) -> bytes:
+            nonlocal count, shard
+            task = connection.recv_bytes()
+            count, shard = 0, str(json.loads(task)["shard"])
+            return task
+
+        def send_bytes(self, message: bytes) -> None:
+            connection.send_bytes(message)
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        writes = event in _WRITES or (
+            event == "open" and isinstance(arguments[1], str) and "w" in arguments[1]
+        )
+        if not shard or not writes or str(marks) in str(arguments[0]):
+            return
+        count += 1
+        wanted = (marks / shard).read_text().split()
+        if wanted and count == int(wanted[0]):
+            (marks / shard).write_text(" ".join(wanted[1:]))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    worker.main(Watched(), settings)  # type: ignore[arg-type]
