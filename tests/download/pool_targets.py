@@ -1,4 +1,4 @@
-"""Workers for the pool's tests; they run in processes of their own."""
+"""Workers for the pool's tests; they run in processes of their own, which start fast: imports stand where they are needed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import time
 import urllib.request
 from multiprocessing.connection import Connection
 from pathlib import Path
-
-from pipelines.download import worker
-from pipelines.download.hosts import Hosts
 
 
 def doubling(connection: Connection, settings: str) -> None:
@@ -41,6 +38,8 @@ def doubling(connection: Connection, settings: str) -> None:
 
 def taking_turns(file: str, limit: int, url: str, times: int) -> None:
     """Fetch a URL in turns with a host, over and over."""
+    from pipelines.download.hosts import Hosts
+
     hosts = Hosts(Path(file), limit)
     for _ in range(times):
         with hosts.turn("site.example", 1), urllib.request.urlopen(url) as response:
@@ -49,6 +48,8 @@ def taking_turns(file: str, limit: int, url: str, times: int) -> None:
 
 def holding_a_turn(file: str, connection: Connection) -> None:
     """Take a turn and never give it back."""
+    from pipelines.download.hosts import Hosts
+
     with Hosts(Path(file), 2).turn("site.example", 1):
         connection.send_bytes(b"held")
         time.sleep(60)
@@ -60,6 +61,8 @@ _WRITES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
 
 def killed_while_writing(connection: Connection, settings: str) -> None:
     """The download worker. For each shard, the file of its number says at which of its writes it ends, once each."""
+    from pipelines.download import worker
+
     marks = Path(os.environ[MARKS])
     count = 0
     shard = ""

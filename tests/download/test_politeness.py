@@ -74,7 +74,7 @@ def test_the_limit_holds_over_processes_and_a_killed_one_gives_its_turn_back(
     ours, theirs = context.Pipe()
     holder = context.Process(target=pool_targets.holding_a_turn, args=(str(tmp_path / "turns"), theirs))
     holder.start()
-    assert ours.poll(20)
+    assert ours.poll(60)
     for process in processes:
         process.start()
     for process in processes:
@@ -83,7 +83,7 @@ def test_the_limit_holds_over_processes_and_a_killed_one_gives_its_turn_back(
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
     for process in [*processes, holder]:
-        process.join(30)
+        process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(server.times) == 15
     assert server.most_at_once == 2
