@@ -12,10 +12,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipelines.benchmarks.files import Files
 from pipelines.benchmarks.question import Asked
 from pipelines.benchmarks.statistics import Estimate
+from pipelines.judge.spec import Protocol
 
 PROFILES = ("robust", "vlmevalkit", "parrot-2024-08", "lmms-eval", "official")
 HEADLINE_PROFILE = "robust"
@@ -68,8 +70,16 @@ class Benchmark:
     """In which it is published; other languages may be added by translation."""
     questions: Callable[[Files, str], list[Asked]]
     readers: Mapping[str, Reader]
-    values: Callable[[Sequence[Row]], dict[str, float]]
     figures: tuple[str, ...]
+    values: Callable[[Sequence[Row]], dict[str, float]] = lambda rows: {}
+    item_figure: str = ""
+    """The figure that single items are compared by; the headline where nothing is said."""
+    companions: tuple[str, ...] = ()
+    """Further files of a language."""
+    image_names: Callable[[Path], list[str]] | None = None
+    """The images that a file of questions names; none where images stand in the file itself."""
+    translated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By file: the keys of its lines that are words, where the benchmark may be put into further languages."""
     size: int | None = None
     """Questions per language as published, where that is known."""
     totals: Mapping[str, Totals] = field(default_factory=dict)
@@ -79,8 +89,8 @@ class Benchmark:
     """Whether answers are words, so that their language can be told."""
     leaves_missing_out: frozenset[str] = LEAVES_MISSING_OUT
     """Profiles in which what has no answer leaves the denominator."""
-    judged: bool = False
-    """Whether a judge rates the answers."""
+    protocol: Protocol | None = None
+    """How a judge rates the answers, where one does."""
     best: float = 1.0
     """The highest score there is, on the headline's scale: the radar's fixed axis ends there."""
 

@@ -15,16 +15,20 @@ from typing import Literal
 
 from pipelines.benchmarks.question import Concept
 
-How = Literal["letter", "announced", "option_text", "only_letter", "unresolved"]
+How = Literal["letter", "announced", "confirmed", "option_text", "only_letter", "unresolved"]
 
 LETTERS = "ABCDE"
-_LOOKALIKES = str.maketrans("АВСЕ", "ABCE")
+_LOOKALIKES = {"А": "A", "В": "B", "С": "C", "Е": "E"}
 """Cyrillic capitals that are written like the Latin letter of an option."""
+_LONE_LOOKALIKE = re.compile(r"(?<!\w)[АВСЕ](?!\w)(?!\s+(?!или\b|и\b|не\b)[а-яё])")
+"""One that stands alone, and is not the conjunction or preposition before a word ("А что", "В углу")."""
+_TURKISH_ENDING = re.compile(r"(?<!\w)([A-E])['’](?:y?[iıuü]|[dt][iıuü]r|y?[ea])(?!\w)")
+"""Turkish endings of a letter: "A'yi seçiyorum", "B'dir"."""
 _ARABIC = {"أ": "A", "ا": "A", "ب": "B", "ج": "C", "د": "D", "ه": "E"}
 _QUOTES_AND_BRACKETS = " \t\n\"'`*_()[]{}<>«»“”‘’【】「」『』《》〈〉"
 _SENTENCE_ENDS = ".。!！?？,，、;；:：…"
 _WORD = r"[^\W_]"
-_LETTER = r"[\"'“‘(\[<《「*]*([A-E])(?![A-Za-zÀ-ɏ0-9'’])"
+_LETTER = r"[\"'“‘(\[<《「*]*([A-E](?![A-Za-zÀ-ɏ0-9'’/])|[أابجده](?!\w))"
 
 _ANNOUNCED = re.compile(
     "|".join(
@@ -38,21 +42,36 @@ _ANNOUNCED = re.compile(
             r"(?:正确|正確)(?:的)?(?:选项|選項)(?:是|为)?",
             r"\b(?:resposta|opção|alternativa)(?:\s+(?:correta|certa))?(?:\s+é)?(?:\s+a)?(?:\s+(?:opção|letra|alternativa))?",
             r"\b(?:ответ|вариант)(?:\s+(?:это|является))?",
-            r"\b(?:cevap|yanıt|seçenek)(?:\s+şıkkı)?",
+            r"\b(?:cevap|yanıt|seçenek)(?:ım|im)?(?:\s+şıkkı)?",
             r"(?:الإجابة|الجواب|الخيار)(?:\s+(?:الصحيحة|الصحيح))?(?:\s+(?:هي|هو))?",
         )
     ),
     re.IGNORECASE,
 )
-_LEADING = re.compile(r"^[\"'“‘(\[<《「【*]*([A-E])[\"'”’)\]>》」】*]*\s*[.。:：、,，)）\-—]\s*\S")
-_SINGLE = re.compile(r"(?<![A-Za-zÀ-ɏ0-9'’])([A-E])(?![A-Za-zÀ-ɏ0-9'’])")
+_LEADING = re.compile(
+    r"^[\"'“‘(\[<《「【*]*([A-E]|[أابجده](?!\w))[\"'”’)\]>》」】*]*\s*[.。:：、,،，)）\-—]\s*(?![A-E](?!\w))\S"
+)
+_CONFIRMED = re.compile(
+    r"(?<![\w'’/])([A-E])(?![\w'’/])[\"')\]*]*\s*(?:"
+    r"(?:is|would be)\s+(?:the\s+)?(?:correct|right|best)"
+    r"|(?:选项|项)?(?:是)?(?:正确|对)(?!\s*吗)"
+    r"|(?:está|é\s+a(?:\s+\w+)?)\s+(?:correta|certa)"
+    r"|(?:هي|هو)?\s*(?:الإجابة|الجواب|الخيار)?\s*(?:ال)?صحيحة?"
+    r"|(?:seçeneği(?:dir)?|şıkkı(?:dır)?|seçeneğidir)|doğru"
+    r"|[—–-]?\s*(?:правильный|верный)\s+(?:ответ|вариант))"
+)
+_SINGLE = re.compile(r"(?<![A-Za-zÀ-ɏ0-9'’/])([A-E])(?![A-Za-zÀ-ɏ0-9'’/])")
 _DENIED = re.compile(
-    r"(?:\bnot|\bnão é|\bне|n['’]t(?: be)?|不是|并非|不选|排除)\s*(?:option\s*)?$", re.IGNORECASE
+    r"(?:\bnot|\bnão é|\bне|n['’]t(?: be)?|不是|并非|不选|不|排除|\bليست?|\bلا)\s*(?:option\s*)?$",
+    re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"\W*(?:(?:is|was)\s+(?:not|wrong|incorrect|false)|isn['’]t|是错|不是|不对|错误)", re.IGNORECASE
+    r"\W*(?:(?:is|was)\s+(?:not|wrong|incorrect|false)|isn['’]t|是错|不是|不对|错误|değil|yanlış)",
+    re.IGNORECASE,
 )
-_ARTICLE = re.compile(r"A\s+(?!(?:or|and|is|was|ou|e|é)\b)[a-zà-ɏ]")
+_ARTICLE = re.compile(
+    r"A\s+(?!(?:or|and|is|was|ou|e|é|está|veya|ve|ya|değil|doğru\w*|seçene\w*|şık\w*|olmalı)(?!\w))[a-zà-ɏ]"
+)
 
 
 @dataclass(frozen=True)
@@ -77,30 +96,41 @@ def choice(answer: str, options: Sequence[str]) -> Choice:
     findings of one kind are no finding.
     """
     letters = LETTERS[: len(options)]
-    text = normalised(answer).translate(_LOOKALIKES)
+    text = _LONE_LOOKALIKE.sub(lambda found: _LOOKALIKES[found[0]], normalised(answer))
+    text = _TURKISH_ENDING.sub(r"\1", text)
     bare = text.strip(_QUOTES_AND_BRACKETS + _SENTENCE_ENDS)
     if len(bare) == 1:
         letter = _ARABIC.get(bare, bare.upper())
         if letter in letters:
             return Choice(letter, "letter")
-    if (label := _LEADING.match(text)) and label[1] in letters:
-        return Choice(label[1], "letter")
+    if (
+        (label := _LEADING.match(text))
+        and (letter := _latin(label[1])) in letters
+        and not _denied(text, label, 1)
+    ):
+        return Choice(letter, "letter")
     announced = {
-        group
+        letter
         for match in _ANNOUNCED.finditer(text)
-        for group in match.groups()
+        for number, group in enumerate(match.groups(), start=1)
         # Patterns ignore case for their words; an option's letter is a capital, else "answer a ..." has one.
-        if group and group.isupper() and group in letters and not _starts_words(text, match)
+        if group and not group.islower() and (letter := _latin(group)) in letters
+        if not _starts_words(text, match) and not _denied(text, match, number)
     }
     if announced:
         return Choice(announced.pop(), "announced") if len(announced) == 1 else Choice(None, "unresolved")
+    confirmed = {
+        match[1] for match in _CONFIRMED.finditer(text) if match[1] in letters and not _denied(text, match, 1)
+    }
+    if confirmed:
+        return Choice(confirmed.pop(), "confirmed") if len(confirmed) == 1 else Choice(None, "unresolved")
     held = contained(answer, options)
     if len(held) == 1:
         return Choice(letters[held.pop()], "option_text")
     single = {
         match[1]
         for match in _SINGLE.finditer(text)
-        if match[1] in letters and not _starts_words(text, match) and not _denied(text, match)
+        if match[1] in letters and not _starts_words(text, match) and not _denied(text, match, 1)
     }
     if len(single) == 1 and not held:
         return Choice(single.pop(), "only_letter")
@@ -112,8 +142,13 @@ def _starts_words(text: str, match: re.Match[str]) -> bool:
     return bool(_ARTICLE.match(text, match.end() - 1))
 
 
-def _denied(text: str, match: re.Match[str]) -> bool:
-    return bool(_DENIED.search(text[: match.start()]) or _DENIED_AFTER.match(text, match.end()))
+def _denied(text: str, match: re.Match[str], letter: int) -> bool:
+    """Whether the letter, or what announces it, is denied: "not B", "B is wrong"."""
+    return bool(_DENIED.search(text[: match.start()]) or _DENIED_AFTER.match(text, match.end(letter)))
+
+
+def _latin(letter: str) -> str:
+    return _ARABIC.get(letter, letter)
 
 
 def contained(answer: str, texts: Sequence[str]) -> set[int]:

@@ -25,10 +25,20 @@ class Files:
 
     def __init__(self, tables: Sequence[Path]) -> None:
         self.tables = list(tables)
+        self._folder: Path | None = None
         self._table_of: dict[str, Path] = {}
         for table in tables:
             for file in manifest.read(table).files:
                 self._table_of.setdefault(Path(file.path).name, table)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Files:
+        """The files of a folder that is not yet a published table."""
+        files = cls([])
+        files._folder = folder
+        files.tables = [folder]
+        files._table_of = {path.name: folder for path in sorted(folder.iterdir())}
+        return files
 
     def languages(self, pattern: str) -> list[str]:
         """The languages for which there is a file of this name, `{language}` standing in it."""
@@ -38,7 +48,9 @@ class Files:
 
     def find(self, name: str) -> Path | None:
         """The path of the file, or None."""
-        return manifest.file(self._table_of[name], name) if name in self._table_of else None
+        if name not in self._table_of:
+            return None
+        return manifest.file(self._table_of[name], name) if self._folder is None else self._folder / name
 
     def path(self, name: str) -> Path:
         """The path of the file.
@@ -61,10 +73,13 @@ class Files:
         Raises:
             BadInput: the table has no such image; `row` says whose it is.
         """
-        table = self._table_of[beside.name]
-        images = (
-            _images(table) if IMAGES in {Path(one.path).name for one in manifest.read(table).files} else {}
-        )
+        if self._folder is not None:
+            packed = self.find(IMAGES)
+        else:
+            table = self._table_of[beside.name]
+            has = IMAGES in {Path(one.path).name for one in manifest.read(table).files}
+            packed = manifest.file(table, IMAGES) if has else None
+        images = {} if packed is None else _images(packed)
         if name not in images:
             raise BadInput(
                 f"the image {name!r} is missing",
@@ -75,6 +90,6 @@ class Files:
 
 
 @functools.lru_cache(maxsize=4)
-def _images(table: Path) -> dict[str, bytes]:
-    columns = pq.read_table(manifest.file(table, IMAGES), columns=["name", "image"]).to_pydict()
+def _images(path: Path) -> dict[str, bytes]:
+    columns = pq.read_table(path, columns=["name", "image"]).to_pydict()
     return dict(zip(columns["name"], columns["image"], strict=True))

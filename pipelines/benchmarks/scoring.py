@@ -40,8 +40,8 @@ def read(benchmark: Benchmark, profile: str, asked: Sequence[Asked], answers: Ma
         groups[one.item].append((one, _reading(one, answers.get(one.key), reader)))
     rows: list[Row] = []
     items: list[Judged] = []
-    for item, of_item in groups.items():
-        of_item.sort(key=lambda row: row[0].rotation)
+    for item, group in groups.items():
+        of_item = sorted(group, key=lambda row: row[0].rotation)
         if profile in benchmark.leaves_missing_out:
             if of_item[0][1] is MISSING:
                 continue

@@ -16,17 +16,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.benchmarks import answers as answers_file
-from pipelines.benchmarks import comparison, scoring, suite
+from pipelines.benchmarks import comparison, judged, scoring, suite
 from pipelines.benchmarks.answers import Answer
-from pipelines.benchmarks.benchmark import HEADLINE_PROFILE, PROFILES, Benchmark, Judged, catalogue
+from pipelines.benchmarks.benchmark import HEADLINE_PROFILE, PROFILES, Judged, catalogue
 from pipelines.benchmarks.language import detect
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.benchmarks.scoring import Scored
 from pipelines.errors import BadInput
+from pipelines.judge.judging import judge
 from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.score_answers.spec import READINGS, SCORES, ScoreAnswersSpec
@@ -58,7 +60,10 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
         for name, answers in answered.items():
             check_questions(asked, answers, where=spec.answers[name])
             read[name] = _read(asked, answers, spec.parameters.profiles)
-            models[name] = _document(asked, answers, read[name], languages)
+            reviewed = _judge(spec, asked, answers, progress)
+            models[name] = _document(asked, answers, read[name], reviewed, languages)
+            for place, found in reviewed.items():
+                read[name][place] = {HEADLINE_PROFILE: Scored([], found.items)}
             stream.writelines(_trace(name, read[name], answers))
             progress.advance()
     complete = all(model["complete"]["complete"] for model in models.values())
@@ -72,7 +77,18 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
     }
     text = json.dumps(document, ensure_ascii=False, indent=1)
     (work.out / SCORES).write_text(text + "\n", encoding="utf-8")
-    return Outcome(metrics={"complete": complete, "models": summary(models)})
+    failed = [
+        of_place["failed"] for model in models.values() for name in model if name in catalogue()
+        for of_place in model[name].values() if "failed" in of_place
+    ]  # fmt: skip
+    return Outcome(
+        metrics={
+            "complete": complete,
+            "judge": spec.judge.name,
+            "judge_failure_rate": max(failed, default=0.0),
+            "models": summary(models),
+        }
+    )
 
 
 def check_questions(asked: Sequence[Asked], answers: Mapping[Key, Answer], *, where: Path) -> None:
@@ -109,8 +125,51 @@ def _read(asked: Sequence[Asked], answers: Mapping[Key, Answer], profiles: Seque
     return found
 
 
+@dataclass(frozen=True)
+class Reviewed:
+    """A judged benchmark in one language: its scores, and its items' ratings."""
+
+    document: dict[str, Any]
+    items: list[Judged]
+
+
+def _judge(
+    spec: ScoreAnswersSpec, asked: Sequence[Asked], answers: Mapping[Key, Answer], progress: Progress
+) -> dict[Place, Reviewed]:
+    """The judged benchmarks by place. A judge that is down stops the run; what it said is kept for the next."""
+    places: dict[Place, list[Asked]] = {}
+    for one in asked:
+        if catalogue()[one.benchmark].protocol is not None:
+            places.setdefault((one.benchmark, one.language), []).append(one)
+    found = {}
+    for place, of_place in places.items():
+        benchmark = catalogue()[place[0]]
+        by = spec.judge.model_copy(update={"protocol": benchmark.protocol})
+        if benchmark.protocol == "rating":
+            by = by.model_copy(update={"swap": False})
+        rules = {
+            language: path
+            for name, path in spec.rules.items()
+            for of, _, language in [name.partition(".")]
+            if of == place[0]
+        }
+        reviews = judge(
+            judged.judge_items(of_place, answers), by, spec.judge_cache, progress,
+            rules=rules, conduct=spec.conduct, account=str(spec.output),
+        )  # fmt: skip
+        found[place] = Reviewed(
+            judged.document(benchmark, of_place, reviews, by),
+            judged.rated_items(of_place, reviews, by, str(benchmark.protocol)),
+        )
+    return found
+
+
 def _document(
-    asked: Sequence[Asked], answers: Mapping[Key, Answer], read: OfModel, languages: Sequence[str]
+    asked: Sequence[Asked],
+    answers: Mapping[Key, Answer],
+    read: OfModel,
+    reviewed: Mapping[Place, Reviewed],
+    languages: Sequence[str],
 ) -> dict[str, Any]:
     missing = [" ".join(map(str, one.key)) for one in asked if one.key not in answers]
     found: dict[str, Any] = {
@@ -123,12 +182,14 @@ def _document(
     }
     for (name, language), of_place in read.items():
         found.setdefault(name, {})[language] = scoring.document(catalogue()[name], of_place)
+    for (name, language), of_judge in reviewed.items():
+        found.setdefault(name, {})[language] = of_judge.document
     spoken = {language: _language(asked, answers, language, languages) for language in languages}
     found["language"] = {language: one for language, one in spoken.items() if one is not None}
     across = {
         name: comparison.over_languages(
             {language: items for (of_name, language), items in _items(read).items() if of_name == name},
-            _item_figure(catalogue()[name]),
+            _item_figure(name),
         )
         for name in dict.fromkeys(name for name, _ in read)
     }
@@ -141,9 +202,8 @@ def _items(read: OfModel) -> dict[Place, dict[str, Judged]]:
     return {place: next(iter(of_place.values())).values for place, of_place in read.items()}
 
 
-def _item_figure(benchmark: Benchmark) -> str:
-    """The first figure that single items have: MME's points, for one, are of the whole alone."""
-    return "accuracy" if "accuracy" in benchmark.figures else benchmark.figures[0]
+def _item_figure(benchmark: str) -> str:
+    return catalogue()[benchmark].item_figure or catalogue()[benchmark].figures[0]
 
 
 def _language(
@@ -155,20 +215,20 @@ def _language(
         return None
     said = [answers[one.key]["answer"] or "" if one.key in answers else "" for one in questions]
     found = [detect(text, languages) for text in said]
-    judged = [
+    told = [
         Judged(one.item, one.category, one.image_sha256, {"asked": float(spoken == language)})
         for one, spoken in zip(questions, found, strict=True)
         if spoken is not None
     ]
-    share = scoring.mean(judged, "asked")
-    categories = sorted({one.category for one in judged})
+    share = scoring.mean(told, "asked")
+    categories = sorted({one.category for one in told})
     of_category = {
-        name: scoring.mean([one for one in judged if one.category == name], "asked") for name in categories
+        name: scoring.mean([one for one in told if one.category == name], "asked") for name in categories
     }
     return {
         "asked": None if share is None else share.document(),
-        "decided": len(judged),
-        "abstained": len(found) - len(judged),
+        "decided": len(told),
+        "abstained": len(found) - len(told),
         "answers_in": dict(sorted(Counter(spoken for spoken in found if spoken).items())),
         "by_category": {
             name: {"asked": None if one is None else one.document()} for name, one in of_category.items()
@@ -181,7 +241,7 @@ def _comparisons(read: Mapping[str, OfModel]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for place in dict.fromkeys(place for of_model in items.values() for place in of_model):
         having = {model: of_model[place] for model, of_model in items.items() if place in of_model}
-        tests = comparison.between_models(having, _item_figure(catalogue()[place[0]]))
+        tests = comparison.between_models(having, _item_figure(place[0]))
         if tests:
             found.setdefault(place[0], {})[place[1]] = tests
     return found
@@ -194,6 +254,7 @@ def _trace(model: str, read: OfModel, answers: Mapping[Key, Answer]) -> Iterator
             profile: {one.key: reading for one, reading in scored.rows}
             for profile, scored in of_place.items()
         }
+        # Of a judged benchmark there are no rows: its reviews stand in the scores.
         for one, _ in next(iter(of_place.values())).rows:
             answer = answers.get(one.key)
             readings = {

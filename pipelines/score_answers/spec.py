@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.stage import InputTable, Stage, StageSpec, lazy
+from pipelines.judge.spec import Judge
+from pipelines.remote.spec import Conduct
+from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "scores"
 CODE_VERSION = "2"
@@ -30,6 +35,16 @@ class ScoreAnswersSpec(StageSpec):
     answers: dict[str, InputTable] = Field(min_length=1, description="a name for each model -> its answers")
     benchmarks: dict[str, InputTable] = Field(
         min_length=1, description="the tables whose questions were asked"
+    )
+    judge: Judge = Field(
+        Judge(), description="who rates free answers; without a server, overlap with the reference"
+    )
+    rules: dict[str, InputFile] = Field(
+        {}, description="published rules for the judge, by benchmark and language, such as `llava.en`"
+    )
+    conduct: Annotated[Conduct, Execution] = Conduct()
+    judge_cache: Annotated[Path, Execution] = Field(
+        Path("data/cache/requests.sqlite"), description="what the judge's server answered is kept here"
     )
     parameters: ScoreParameters = ScoreParameters()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipelines.benchmarks import json_files, short_answers
 from pipelines.benchmarks.benchmark import LEAVES_MISSING_OUT, Benchmark, Row
@@ -64,6 +65,11 @@ def questions(files: Files, language: str) -> list[Asked]:
     return asked
 
 
+def image_names(path: Path) -> list[str]:
+    """The images that a file of questions names."""
+    return [f"{row['imageId']}.jpg" for _, row in json_files.entries(path, ("imageId",))]
+
+
 def short_answer(answer: str, asked: Asked) -> tuple[str | None, str]:
     """The answer's first line without case, article and punctuation; the gold's own words stand for the gold."""
     said = short_answers.normalised_phrase(answer)
@@ -87,6 +93,7 @@ BENCHMARK = Benchmark(
     name="xgqa",
     title="xGQA",
     file=FILE,
+    image_names=image_names,
     languages=("en", "bn", "de", "id", "ko", "pt", "ru", "zh"),
     size=9666,
     questions=questions,

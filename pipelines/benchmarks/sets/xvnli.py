@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipelines.benchmarks import json_files, short_answers
 from pipelines.benchmarks.benchmark import Benchmark, Row
@@ -65,6 +66,11 @@ def questions(files: Files, language: str) -> list[Asked]:
     return asked
 
 
+def image_names(path: Path) -> list[str]:
+    """The images that a file of questions names."""
+    return [f"{row['Flikr30kID']}.jpg" for _, row in json_files.lines(path, ("Flikr30kID",))]
+
+
 def label(answer: str, asked: Asked) -> tuple[str | None, str]:
     """The label whose English name or word in the question's language stands in the answer alone."""
     words = {name: (name, word) for name, word in zip(LABELS, VERBALISER[asked.language], strict=True)}
@@ -81,6 +87,7 @@ BENCHMARK = Benchmark(
     name="xvnli",
     title="XVNLI",
     file=FILE,
+    image_names=image_names,
     languages=("en", "ar", "es", "fr", "ru"),
     size=1164,
     questions=questions,

@@ -1,0 +1,247 @@
+"""Every published benchmark: fetched, frozen, read, asked with exactly these prompts, and scored."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.benchmark_files.spec import STAGE, BenchmarkFilesSpec
+from pipelines.benchmarks import answers, suite
+from pipelines.benchmarks.benchmark import catalogue
+from pipelines.benchmarks.question import Asked
+from pipelines.errors import BadInput
+from pipelines.lake import manifest
+from pipelines.score_answers.spec import STAGE as SCORES
+from pipelines.score_answers.spec import ScoreAnswersSpec
+from pipelines.stage import execute
+from tests.benchmarks import published
+from tests.benchmarks.conftest import publish
+
+SNAPSHOT = Path(__file__).parent / "prompts.txt"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A fetched table per benchmark."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "files").mkdir()
+    images = published.images(folder / "images")
+    made = {}
+    for name, files in published.everything(folder / "files").items():
+        made[name] = folder / name
+        execute(STAGE, BenchmarkFilesSpec(output=made[name], benchmark=name, files=files, images=images))
+    return made
+
+
+def answered(table: Path, asked: list[Asked], reply: Any) -> Path:
+    (table / "made").mkdir(parents=True)
+    answers.write([answers.row(one, reply(one)) for one in asked], table / "made" / answers.FILE)
+    return publish(table, "answers")
+
+
+def scores(tables: dict[str, Path], folder: Path, reply: Any) -> dict[str, Any]:
+    table = answered(folder / "answers", suite.load(tables.values()), reply)
+    spec = ScoreAnswersSpec(output=folder / "scores", answers={"model": table}, benchmarks=tables)
+    execute(SCORES, spec)
+    document: dict[str, Any] = json.loads(manifest.file(folder / "scores", "scores.json").read_text())
+    return document
+
+
+def test_every_benchmark_of_the_papers_is_there_in_all_its_languages(tables: dict[str, Path]) -> None:
+    found = {(one.benchmark, one.language) for one in suite.load(tables.values())}
+    expected = {
+        (benchmark.name, language)
+        for benchmark in catalogue().values()
+        for language in benchmark.languages
+        if benchmark.name not in ("open", "llava")  # the world's own; and five languages come by translation
+    }
+    assert found == expected | {("llava", "en"), ("llava", "zh")}
+
+
+def test_the_prompts_are_exactly_these(tables: dict[str, Path]) -> None:
+    asked = suite.load(tables.values())
+    first = {(one.benchmark, one.language): one for one in reversed(asked) if one.rotation == 0}
+    shown = "".join(f"== {place[0]} {place[1]}\n{one.prompt}\n" for place, one in sorted(first.items()))
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text(shown, encoding="utf-8")
+    assert shown == SNAPSHOT.read_text(encoding="utf-8"), "a changed prompt is another benchmark"
+
+
+def test_a_model_that_answers_everything_rightly_gets_the_highest_scores(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    document = scores(tables, tmp_path, lambda asked: asked.gold)
+    assert document["complete"]
+    model = document["models"]["model"]
+    for benchmark in catalogue().values():
+        for language, found in model.get(benchmark.name, {}).items():
+            for profile, figures in found["profiles"].items():
+                # "-" is no answer: nothing can be right there. MME's fixture has two of fourteen tasks.
+                best = {"mme": 400.0, "xvnli": 1.0 if profile == "official" else 0.75}.get(
+                    benchmark.name, 1.0
+                )
+                assert figures[found["headline"]]["value"] == pytest.approx(best), (
+                    benchmark.name,
+                    language,
+                    profile,
+                )
+    assert model["xvnli"]["ar"]["accuracy_valid"]["value"] == 1.0
+    assert model["xvnli"]["ar"]["accuracy"]["n"] == 4 and model["xvnli"]["ar"]["accuracy_valid"]["n"] == 3
+    assert model["llava"]["en"]["relative"]["value"] == pytest.approx(1.0)
+    assert model["llava"]["en"]["judge"] == "reference_overlap" and not model["llava"]["en"]["is_a_model"]
+
+
+def test_mme_points_are_accuracy_and_both_right(tables: dict[str, Path], tmp_path: Path) -> None:
+    document = scores({"mme": tables["mme"]}, tmp_path, lambda asked: "Yes")
+    found = document["models"]["model"]["mme"]["en"]
+    # Half of the answers right, no image with both: 50 points per task, two tasks.
+    assert (
+        found["score"]["value"] == 100.0
+        and found["perception"]["value"] == found["cognition"]["value"] == 50.0
+    )
+    assert found["profiles"]["official"]["task existence"]["value"] == 50.0
+
+
+def test_chinese_yes_and_no_count_under_our_rules_alone(tables: dict[str, Path], tmp_path: Path) -> None:
+    document = scores(
+        {"mme": tables["mme"]}, tmp_path, lambda asked: {"yes": "是的。", "no": "不是"}[asked.gold]
+    )
+    found = document["models"]["model"]["mme"]["en"]
+    assert found["score"]["value"] == 400.0
+    assert (
+        found["profiles"]["vlmevalkit"]["score"]["value"]
+        == found["profiles"]["lmms-eval"]["score"]["value"]
+        == 0.0
+    )
+    assert found["extraction_cost"]["vlmevalkit"] == {
+        "headline": -400.0, "read_by_robust_alone": 1.0, "read_differently": 0.0,
+    }  # fmt: skip
+
+
+def test_mmbench_takes_its_rotations_as_they_are_published(tables: dict[str, Path]) -> None:
+    asked = [one for one in suite.load([tables["mmbench"]], ["en"]) if one.item == "0"]
+    assert [(one.rotation, one.options, one.gold) for one in asked] == [
+        (0, ("red", "green"), "A"),
+        (1, ("green", "red"), "B"),
+    ]
+    assert len({one.image_sha256 for one in asked}) == 1
+
+
+def test_a_missing_answer_leaves_the_tools_denominators_and_is_wrong_in_ours(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = suite.load([tables["xgqa"]], ["de"])
+    table = answered(tmp_path / "answers", asked[:2], lambda one: one.gold)
+    spec = ScoreAnswersSpec(
+        output=tmp_path / "scores", answers={"m": table}, benchmarks={"xgqa": tables["xgqa"]}
+    )
+    execute(SCORES, spec)
+    document = json.loads(manifest.file(tmp_path / "scores", "scores.json").read_text())
+    profiles = document["models"]["m"]["xgqa"]["de"]["profiles"]
+    assert not document["complete"]
+    assert profiles["official"]["accuracy"] == {**profiles["official"]["accuracy"], "value": 1.0, "n": 2}
+    assert profiles["robust"]["accuracy"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A real web server, and the folder that it serves."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_address[1]}", folder
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def fetch(output: Path, url: str, sha256: str | None = None) -> BenchmarkFilesSpec:
+    urls: Any = {"mmmb_en.tsv": {"url": url, "sha256": sha256}}
+    return BenchmarkFilesSpec(output=output, benchmark="mmmb", urls=urls)
+
+
+def test_a_file_is_fetched_and_held_to_its_digest(server: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = server
+    published.mmmb(folder, "en")
+    url, digest = f"{address}/mmmb_en.tsv", hashlib.sha256((folder / "mmmb_en.tsv").read_bytes()).hexdigest()
+    made = execute(STAGE, fetch(tmp_path / "table", url, digest))
+    assert made.metrics["items"] == {"en": 6}
+    frozen = json.loads((tmp_path / "table/frozen.json").read_text())
+    assert frozen["mmmb_en.tsv"]["sha256"] == digest and "hint" in frozen["mmmb_en.tsv"]["columns"]
+    with pytest.raises(BadInput, match="not the pinned"):
+        execute(STAGE, fetch(tmp_path / "other", url, "0" * 64))
+    with pytest.raises(BadInput, match="cannot be fetched"):
+        execute(STAGE, fetch(tmp_path / "other", f"{address}/nothing.tsv"))
+
+
+def test_a_file_that_changes_after_the_first_fetch_is_refused(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, folder = server
+    published.mmmb(folder, "en")
+    execute(STAGE, fetch(tmp_path / "table", f"{address}/mmmb_en.tsv"))
+    published.mmmb(folder, "en", count=5)
+    with pytest.raises(BadInput, match="not the file that was fetched first"):
+        execute(STAGE, fetch(tmp_path / "table", f"{address}/mmmb_en.tsv?again"))
+
+
+def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    published.xvnli(tmp_path / "files", "en")
+    images = published.images(tmp_path / "images")
+    (images / "1.jpg").unlink()
+    spec = BenchmarkFilesSpec(
+        output=tmp_path / "table", benchmark="xvnli", images=images,
+        files={"xvnli_en.jsonl": tmp_path / "files/xvnli_en.jsonl"},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=r"1 of 2 images are missing, the first '1.jpg' \(of xvnli_en.jsonl\)"):
+        execute(STAGE, spec)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("not json", "not JSON"),
+        ('{"gold_label": "neutral"}', "lacks .*Flikr30kID"),
+        (
+            '{"gold_label": "maybe", "sentence2": "s", "pairID": "9", "Flikr30kID": "0"}',
+            "gold_label is 'maybe'",
+        ),
+        ('{"gold_label": "-", "sentence2": "s", "pairID": "0.jpg#1r0", "Flikr30kID": "0"}', "stands twice"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "files").mkdir()
+    published.xvnli(tmp_path / "files", "en")
+    path = tmp_path / "files/xvnli_en.jsonl"
+    path.write_text(path.read_text() + row + "\n")
+    spec = BenchmarkFilesSpec(
+        output=tmp_path / "table", benchmark="xvnli", images=published.images(tmp_path / "images"),
+        files={path.name: path},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=message):
+        execute(STAGE, spec)
+
+
+def test_an_unbalanced_quotation_mark_is_found_where_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    published.one_image_choices(tmp_path / "files", "mmstar")
+    path = tmp_path / "files/mmstar_en.tsv"
+    path.write_text(path.read_text().replace('some\nhint"', "some\nhint", 1))
+    spec = BenchmarkFilesSpec(output=tmp_path / "table", benchmark="mmstar", files={path.name: path})
+    with pytest.raises(BadInput, match="cells, the header 11"):
+        execute(STAGE, spec)
