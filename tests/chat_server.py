@@ -55,7 +55,8 @@ class ChatServer:
         self._seen: dict[str, int] = {}
 
     def received(self, body: dict[str, Any], headers: dict[str, str]) -> Call:
-        prompt = body["messages"][-1]["content"]
+        content = body["messages"][-1]["content"]
+        prompt = content if isinstance(content, str) else json.dumps(content)
         with self._lock:
             nth = self._seen.get(prompt, 0)
             self._seen[prompt] = nth + 1

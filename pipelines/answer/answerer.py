@@ -48,10 +48,13 @@ def opened(content: bytes, digest: str) -> Image.Image:
 class OwnModel:
     """A model folder of this project. Image states are computed once per image, and lie in a file, not in memory."""
 
-    def __init__(self, folder: Path, *, scratch: Path, batch_size: int, max_new_tokens: int) -> None:
-        self.model = _load(folder)
-        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+    def __init__(
+        self, folder: Path, *, scratch: Path, batch_size: int, max_new_tokens: int, beams: int = 1
+    ) -> None:
+        self.model = _load(folder).to(device())
+        self.batch_size, self.max_new_tokens, self.beams = batch_size, max_new_tokens, beams
         self.features = Features(scratch)
+        self._routed: dict[str, tuple[torch.Tensor, int]] = {}
 
     def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
         digests = list(images)
@@ -63,12 +66,34 @@ class OwnModel:
             progress.advance(len(batch))
 
     def answer(self, asked: Sequence[Asked]) -> list[str]:
-        return self.model.answer_seen(
-            self.features.of([one.image_sha256 for one in asked]),
-            [one.prompt for one in asked],
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )
+        prompts = [self.model.chat.encode([(one.prompt, None)], images=1).ids for one in asked]
+        # Batches of like length: less padding, and the order is put back at the end.
+        order = sorted(range(len(asked)), key=lambda index: len(prompts[index]))
+        answers = [""] * len(asked)
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            states = self.features.of([asked[index].image_sha256 for index in chosen]).to(self.model.device)
+            rows = [prompts[index] for index in chosen]
+            said = self.model.generate(rows, states, max_new_tokens=self.max_new_tokens, beams=self.beams)
+            self._route([asked[index].language for index in chosen])
+            for index, text in zip(chosen, said, strict=True):
+                answers[index] = text.strip()
+        return answers
+
+    def experts(self) -> dict[str, list[float]]:
+        """Parrot's Fig. 5c: the mean weight of each expert by the questions' language; nothing without experts."""
+        return {
+            language: [round(float(weight), 4) for weight in total / count]
+            for language, (total, count) in sorted(self._routed.items())
+        }
+
+    def _route(self, languages: Sequence[str]) -> None:
+        weights = self.model.routing
+        if weights is None:
+            return
+        for language, row in zip(languages, weights.float().cpu(), strict=True):
+            total, count = self._routed.get(language, (torch.zeros_like(row), 0))
+            self._routed[language] = (total + row, count + 1)
 
 
 def _load(folder: Path) -> VisionLanguageModel:

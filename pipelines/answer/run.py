@@ -31,9 +31,10 @@ def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
     identity = fingerprint(STAGE, spec, input_versions(spec))
     journal = Journal(work.folder / answers_file.FILE, identity)
     resumed = len(journal.done)
+    experts: dict[str, list[float]] = {}
     try:
         if resumed < len(asked):
-            _ask(spec, asked, journal, work, progress)
+            experts = _ask(spec, asked, journal, work, progress)
     finally:
         journal.close()
     rows = [journal.done[one.key] for one in asked]
@@ -46,12 +47,16 @@ def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
             "not_asked_after_a_wrong_rotation": sum(row["skipped"] == LOST for row in rows),
             "empty_answers": sum(row["answer"] is not None and not row["answer"].strip() for row in rows),
             "resumed_from": resumed,
+            **({"experts": experts} if experts else {}),
         },
         rows={answers_file.FILE: len(rows)},
     )
 
 
-def _ask(spec: AnswerSpec, asked: Sequence[Asked], journal: Journal, work: Work, progress: Progress) -> None:
+def _ask(
+    spec: AnswerSpec, asked: Sequence[Asked], journal: Journal, work: Work, progress: Progress
+) -> dict[str, list[float]]:
+    """Answer what is open; returns the mean weight of each expert by language, of a model that has experts."""
     open_ones = [one for one in asked if one.key not in journal.done]
     answerer = _answerer(spec, work)
     answerer.see({one.image_sha256: one.image for one in open_ones}, progress)
@@ -78,6 +83,7 @@ def _ask(spec: AnswerSpec, asked: Sequence[Asked], journal: Journal, work: Work,
             said = answerer.answer(batch)
             journal.append([answers_file.row(one, text) for one, text in zip(batch, said, strict=True)])
             progress.advance(len(batch))
+    return answerer.experts() if isinstance(answerer, OwnModel) else {}
 
 
 def is_lost(before: Sequence[Asked], journal: Journal) -> bool:
@@ -92,9 +98,23 @@ def is_lost(before: Sequence[Asked], journal: Journal) -> bool:
 
 
 def _answerer(spec: AnswerSpec, work: Work) -> Answerer:
+    tokens = spec.parameters.max_new_tokens
+    if spec.transformers_model is not None:
+        from pipelines.answer.transformers_model import TransformersModel
+
+        return TransformersModel(spec.transformers_model, batch_size=spec.batch_size, max_new_tokens=tokens)
+    if spec.server is not None:
+        from pipelines.answer.endpoint import Endpoint
+
+        return Endpoint(
+            spec.server, spec.conduct, spec.cache, max_new_tokens=tokens, account=str(spec.output)
+        )
+    if spec.model is None:
+        raise AssertionError("the spec has a model")
     return OwnModel(
         manifest.folder(spec.model),
         scratch=work.folder / "features.bin",
         batch_size=spec.batch_size,
-        max_new_tokens=spec.parameters.max_new_tokens,
+        max_new_tokens=tokens,
+        beams=spec.parameters.beams,
     )

@@ -16,7 +16,7 @@ from pipelines.benchmarks.statistics import Z95, Estimate, clustered_error
 from pipelines.judge.aggregate import scored
 from pipelines.judge.items import Item, Review
 from pipelines.judge.reading import HIGHEST
-from pipelines.judge.spec import Judge
+from pipelines.judge.spec import Judge, Protocol
 
 
 def judge_items(asked: Sequence[Asked], answers: Mapping[Key, Answer]) -> list[Item]:
@@ -57,7 +57,7 @@ def document(
 
     `relative` is the mean of the answers over that of the references, or over the highest rating; above 1 is lawful.
     """
-    protocol = "rating" if benchmark.protocol == "rating" and by.server is not None else "pair"
+    protocol: Protocol = "rating" if benchmark.protocol == "rating" and by.server is not None else "pair"
     figures = scored(reviews, protocol)
     images = {one.item: one.image_sha256 for one in asked}
     headline = [one for one in reviews if one.order == "reference_first"]

@@ -1,0 +1,162 @@
+"""Any vision-language model that transformers loads, asked as our own models are, on the same questions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from pipelines.answer.answerer import device, opened
+from pipelines.benchmarks.question import Asked
+from pipelines.errors import BadInput
+from pipelines.progress import Progress
+
+KEPT_BYTES = 8 << 30
+"""Image states kept in memory; images beyond are seen again."""
+
+
+class TransformersModel:
+    """A folder with a model for image and text, its processor and chat template; safetensors only, no remote code."""
+
+    def __init__(self, folder: Path, *, batch_size: int, max_new_tokens: int) -> None:
+        """Raises:
+        BadInput: the folder cannot be loaded, or its processor has no chat template.
+        """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        try:
+            self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput(
+                f"the model cannot be loaded: {error}",
+                where=folder,
+                remedy="give the folder of a vision-language model as transformers saves it: configuration, safetensors, processor",
+            ) from None
+        if not getattr(self.processor, "chat_template", None):
+            raise BadInput(
+                "the model's processor has no chat template",
+                where=folder,
+                remedy="put the model's chat_template.jinja into the folder",
+            )
+        self.model: Any = model.to(device()).eval()
+        tokenizer = self.processor.tokenizer
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+        self.images: dict[str, Image.Image] = {}
+        self.seen = SeenOnce(self.model)
+
+    @torch.inference_mode()
+    def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
+        self.images = {digest: opened(content, digest) for digest, content in images.items()}
+        digests = list(images)
+        progress.start("images", len(digests), unit="image")
+        for start in range(0, len(digests), self.batch_size):
+            batch = digests[start : start + self.batch_size]
+            self.seen.look(batch, self._inputs([("", digest) for digest in batch]))
+            progress.advance(len(batch))
+
+    @torch.inference_mode()
+    def answer(self, asked: Sequence[Asked]) -> list[str]:
+        order = sorted(range(len(asked)), key=lambda index: len(asked[index].prompt))
+        answers = [""] * len(asked)
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            for index, text in zip(chosen, self._generate([asked[index] for index in chosen]), strict=True):
+                answers[index] = text
+        return answers
+
+    def _inputs(self, questions: Sequence[tuple[str, str]]) -> Any:
+        """The processor's inputs for (prompt, image's digest) pairs, padded on the left."""
+        texts = [
+            self.processor.apply_chat_template(
+                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}],
+                add_generation_prompt=True,
+            )
+            for prompt, _ in questions
+        ]
+        inputs = self.processor(
+            text=texts,
+            images=[[self.images[digest]] for _, digest in questions],
+            padding=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        for name, value in inputs.items():
+            if torch.is_floating_point(value):
+                inputs[name] = value.to(self.model.dtype)
+        return inputs
+
+    def _generate(self, asked: Sequence[Asked]) -> list[str]:
+        inputs = self._inputs([(one.prompt, one.image_sha256) for one in asked])
+        with self.seen.batch([one.image_sha256 for one in asked]):
+            tokens = self.model.generate(
+                **inputs, max_new_tokens=self.max_new_tokens, do_sample=False,
+                pad_token_id=self.processor.tokenizer.pad_token_id,
+            )  # fmt: skip
+        new = tokens[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+
+
+class SeenOnce:
+    """Keeps what a model's `get_image_features` gave for an image, where it gives one piece per image."""
+
+    def __init__(self, model: Any) -> None:
+        self._states: dict[str, torch.Tensor] = {}
+        self._batch: list[str] = []
+        self._bytes = 0
+        self.computed = 0
+        """Images that went through the vision encoder."""
+        self._compute: Any = getattr(model.base_model, "get_image_features", None)
+        if self._compute is not None:
+            # With the name and arguments of the one that it stands for: `generate` looks at them.
+            model.base_model.get_image_features = functools.wraps(self._compute)(
+                lambda *arguments, **settings: self._features(*arguments, **settings)
+            )
+
+    def batch(self, digests: Sequence[str]) -> SeenOnce:
+        """A context in which the model is run on these images, in this order."""
+        self._batch = list(digests)
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._batch = []
+
+    def look(self, digests: Sequence[str], inputs: Mapping[str, Any]) -> None:
+        """Compute the states of some images from a processor's inputs, and keep them."""
+        if self._compute is None:
+            return
+        wanted = {
+            name: inputs[name] for name in inspect.signature(self._compute).parameters if name in inputs
+        }
+        self._keep(digests, self._compute(**wanted, return_dict=True))
+
+    def _features(self, *arguments: Any, **settings: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if self._batch and all(digest in self._states for digest in self._batch):
+            states = [self._states[digest].to(self._device) for digest in self._batch]
+            return BaseModelOutputWithPooling(pooler_output=states)  # type: ignore[arg-type]
+        return self._keep(self._batch, self._compute(*arguments, **settings))
+
+    def _keep(self, digests: Sequence[str], output: Any) -> Any:
+        self.computed += len(digests)
+        pieces = getattr(output, "pooler_output", None)
+        if isinstance(pieces, list | tuple) and len(pieces) == len(digests):
+            for digest, piece in zip(digests, pieces, strict=True):
+                if digest not in self._states and self._bytes < KEPT_BYTES:
+                    self._device = piece.device
+                    self._states[digest] = piece.detach().cpu()
+                    self._bytes += piece.nbytes
+        return output
