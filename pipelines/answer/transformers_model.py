@@ -32,7 +32,7 @@ class TransformersModel:
         try:
             self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
             dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-            model = AutoModelForImageTextToText.from_pretrained(
+            model: Any = AutoModelForImageTextToText.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=dtype
             )
         except (OSError, ValueError, KeyError) as error:
