@@ -17,6 +17,7 @@ from models.translator import convert
 from models.weights import WeightsError, locate
 from pipelines.errors import BadInput
 from pipelines.foundations.translator import training, vocabulary
+from pipelines.foundations.translator.bleu import tokenizer_for
 from pipelines.foundations.translator.spec import TranslatorParameters, TranslatorSpec
 from pipelines.lake import manifest
 from pipelines.progress import Progress
@@ -28,8 +29,6 @@ from pipelines.translate.translators import open_translator
 HUGGING_FACE_FOLDER = "hf"
 """Below the table's folder: the same weights as transformers reads them."""
 SAMPLES = 10
-_BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": "char", "my": "char"}
-"""sacrebleu's tokenizer per target language; of scripts without spaces, those that need no dictionary."""
 
 
 def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
@@ -79,7 +78,7 @@ def score(
     started = time.monotonic()
     outputs = [output.text for output in translator.translate([row[source] for row in rows], source, target)]
     seconds = time.monotonic() - started
-    bleu, chrf = BLEU(tokenize=_BLEU_TOKENIZERS.get(target, "13a")), CHRF()
+    bleu, chrf = BLEU(tokenize=tokenizer_for(target)), CHRF()
     return {
         "bleu": round(bleu.corpus_score(outputs, [references]).score, 2),
         "bleu_signature": str(bleu.get_signature()),
