@@ -10,11 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.chat import prompt
-from models.language_model import SmallConfig, make_language_model, save_language_model
-from models.vision import VisionConfig
-from models.vision_language import make_visual_module, save_visual_module
-from models.word_tokenizer import make_word_tokenizer
 from pipelines.download.writer import PAIRS
 from pipelines.lake import manifest
 from pipelines.lake.identity import document_sha256, file_sha256, pair_uid
@@ -128,6 +123,13 @@ def training_shards(table: Path, count: int, *, languages: Sequence[str] = ("en"
 
 def training_inputs(folder: Path) -> dict[str, Path]:
     """A random language model, a random visual module, and shards: all that pretraining reads, tiny."""
+    # Here, for torch costs the tests that need only tables ten seconds.
+    from models.chat import prompt
+    from models.language_model import SmallConfig, make_language_model, save_language_model
+    from models.vision import VisionConfig
+    from models.vision_language import make_visual_module, save_visual_module
+    from models.word_tokenizer import make_word_tokenizer
+
     texts = [
         prompt(turn["question"], context=document["context"]) + turn["answer"]
         for document in documents(200, seed=0, languages=["en", "zh"])

@@ -48,7 +48,7 @@ def feed(shards: Sequence[Path], encoder: PairEncoder, spec: ScoreSpec) -> Itera
 
 
 def _chunks(shards: Sequence[Path], encoder: PairEncoder, spec: ScoreSpec) -> Iterator[Prepared]:
-    with ThreadPoolExecutor(spec.threads) as threads, Tars(manifest.folder(spec.raw_pairs)) as tars:
+    with ThreadPoolExecutor(spec.threads) as threads, Tars(manifest.data_root(spec.raw_pairs)) as tars:
         for path in shards:
             left = pairs.rows(path)
             if not left:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from PIL import Image
 
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
+from pipelines.lake.positioned import PositionedFile
 
 COLUMNS = ("uid", "caption", "shard", "offset", "length", "image_sha256")
 PREFIX = "pairs-"
@@ -96,7 +96,7 @@ class Tar:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._descriptor = os.open(path, os.O_RDONLY)
+            self._file = PositionedFile(path)
         except FileNotFoundError:
             raise BadInput("this tar is missing", where=path, remedy=_REMEDY) from None
 
@@ -106,7 +106,7 @@ class Tar:
         Raises:
             BadInput: the tar ends before it, or holds other bytes there.
         """
-        content = os.pread(self._descriptor, pair.length, pair.offset)
+        content = self._file.read(pair.offset, pair.length)
         if len(content) != pair.length:
             raise BadInput(
                 f"this tar ends within the image of the pair {pair.uid}", where=self.path, remedy=_REMEDY
@@ -120,7 +120,7 @@ class Tar:
         return content
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._file.close()
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class ShardSpec(StageSpec):
     translations: InputTable | None = Field(
         None, description="further captions of the pairs; none: their own only"
     )
+    takedown: InputTable | None = Field(None, description="the takedown list: what it names is left out")
     source: str = Field("crawl", min_length=1, description="name of the crawl, written into every sample")
     parameters: ShardParameters = ShardParameters()
     workers: Annotated[int, Execution] = Field(1, ge=1, description="processes that write shards")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +73,8 @@ def test_equal_samples_give_equal_bytes_and_the_index_finds_each(
 
 
 def test_webdataset_reads_every_sample_in_order(tmp_path: Path) -> None:
+    import webdataset  # brings torch, which costs the other tests ten seconds
+
     write(tmp_path, FEW)
     urls = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
     read: list[dict[str, Any]] = list(webdataset.WebDataset(urls, shardshuffle=False))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import webdataset
 
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
@@ -124,6 +123,8 @@ def test_pairs_without_a_translation_are_kept_and_counted(lake: Path, undisturbe
 
 
 def test_webdataset_streams_the_published_shards(lake: Path, undisturbed: dict[str, bytes]) -> None:
+    import webdataset  # brings torch, which costs the other tests ten seconds
+
     urls = [str(path) for path in manifest.files(lake / "undisturbed", ".tar")]
     read = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [sample["__key__"] for sample in read] == ShardReader(lake / "undisturbed").uids.to_pylist()
