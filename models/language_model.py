@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
 
 from models.chat import END_OF_TEXT, IGNORED, SPECIAL_TOKENS
+from models.packing import Packing, packed_arguments
 from models.weights import WeightsError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -92,33 +93,49 @@ def save_language_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Pa
     (folder / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
 
 
-def supervised_loss(
-    model: PreTrainedModel, embeddings: Tensor, labels: Tensor, position_ids: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Summed cross entropy over the supervised tokens, and their number.
+@dataclass(frozen=True)
+class Supervision:
+    """The supervised tokens of a batch: found once, on the host, so that no kernel waits for their number."""
 
-    Args:
-        embeddings: (rows, tokens, width), right-padded.
-        labels: (rows, tokens), -100 where nothing is supervised. The head runs on supervised positions only.
-        position_ids: (rows, tokens), 0 at each sample's first token, where rows are packs of samples.
+    places: Tensor
+    """(supervised): the positions in the flattened batch whose next token is supervised."""
+    targets: Tensor
+    """(supervised): the ids of those next tokens."""
 
-    No attention mask: with causal attention, padding on the right reaches no token before it, and
-    transformers keeps packed samples apart only where there is neither a mask nor a cache.
+    def to(self, device: torch.device) -> Supervision:
+        """The same on a device."""
+        return Supervision(
+            self.places.to(device, non_blocking=True), self.targets.to(device, non_blocking=True)
+        )
+
+
+def supervision_of(labels: Tensor) -> Supervision:
+    """The supervised tokens of `labels` (rows, tokens): those that are not -100, the first of a row never."""
+    wanted = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
+    places = (wanted != IGNORED).nonzero().squeeze(1)
+    return Supervision(places, wanted[places])
+
+
+def supervised_losses(
+    model: PreTrainedModel, embeddings: Tensor, labels: Tensor,
+    packing: Packing | None = None, supervision: Supervision | None = None,
+) -> Tensor:  # fmt: skip
+    """Cross entropy of each supervised token (supervised), float32, in the batch's order.
+
+    `embeddings` (rows, tokens, width), right-padded or packed; `labels` (rows, tokens) with -100 where
+    nothing is supervised. The head runs on supervised positions only. No attention mask: with causal attention,
+    padding on the right reaches no token before it, and a mask would let packed samples see each other.
     """
+    if supervision is None:
+        supervision = supervision_of(labels)
     decoder: Any = model.get_decoder()
-    placed = {} if position_ids is None else {"position_ids": position_ids}
-    states = decoder(inputs_embeds=embeddings, use_cache=False, **placed).last_hidden_state[:, :-1]
-    targets = labels[:, 1:]
-    if position_ids is not None:
-        # The last token of a sample says nothing about the first of the next.
-        targets = targets.masked_fill(torch.eq(position_ids[:, 1:], 0), IGNORED)
-    targets = targets.flatten()
-    places = (targets != IGNORED).nonzero().squeeze(1)
+    states = decoder(inputs_embeds=embeddings, use_cache=False, **packed_arguments(packing)).last_hidden_state
+    count = len(supervision.places)
     # Few different shapes: a CPU's matrix kernels are compiled, and kept, for each. The rows added count nothing.
-    added = -len(places) % SUPERVISED_MULTIPLE
-    rows = nn.functional.pad(places, (0, added))
-    wanted = nn.functional.pad(targets[places], (0, added), value=IGNORED)
+    added = -count % SUPERVISED_MULTIPLE if count else SUPERVISED_MULTIPLE
+    rows = nn.functional.pad(supervision.places, (0, added))
+    wanted = nn.functional.pad(supervision.targets, (0, added), value=IGNORED)
     head: Any = model.get_output_embeddings()
-    logits = head(states.flatten(0, 1)[rows])
-    loss = nn.functional.cross_entropy(logits.float(), wanted, ignore_index=IGNORED, reduction="sum")
-    return loss, torch.tensor(len(places))
+    logits = head(states.flatten(0, 1).index_select(0, rows))
+    losses = nn.functional.cross_entropy(logits.float(), wanted, ignore_index=IGNORED, reduction="none")
+    return losses[:count]

@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 from models import parts
 from models.chat import IGNORED
 from models.chat_template import Chat, Name, TemplateChat
-from models.language_model import load_language_model, save_language_model, supervised_loss
+from models.language_model import Supervision, load_language_model, save_language_model, supervised_losses
 from models.multilingual_moe import MultilingualMoE
+from models.packing import Packing
 from models.preprocessing import normalise, preprocess
 from models.visual import (
     VISION_CONFIG_FILE,
@@ -108,22 +109,24 @@ class VisionLanguageModel(nn.Module):
         return words.masked_scatter(places.unsqueeze(-1), self.visual.placed(seen).to(words.dtype))
 
     def forward(
-        self, ids: Tensor, labels: Tensor, pixels: Tensor | None = None, position_ids: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Summed loss over the supervised tokens, and their number.
+        self, ids: Tensor, labels: Tensor, pixels: Tensor | None = None,
+        packing: Packing | None = None, supervision: Supervision | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The loss of each supervised token, in the batch's order: (supervised), float32.
 
         Args:
             ids, labels: (rows, tokens); labels are the ids where supervised, else -100.
             pixels: all images of the batch in the order of their placeholders, any number per sample
                 (`VisualModule.forward`); none where all samples are text.
-            position_ids: (rows, tokens), 0 at each sample's first token, where rows are packs of samples;
-                samples then don't see each other. None: a row is a sample.
+            packing: where the samples of a packed row lie, which then don't see each other. None: a row is a sample.
+            supervision: where `labels` are supervised, if that is known already.
         """
         seen = None if pixels is None else self.visual(pixels)
+        position_ids = None if packing is None else packing.positions
         embeddings = self.embed(ids, seen, labels=labels, position_ids=position_ids)
         if pixels is None and self.training:
             embeddings = embeddings + self._idle_visual(embeddings)
-        return supervised_loss(self.language_model, embeddings, labels, position_ids)
+        return supervised_losses(self.language_model, embeddings, labels, packing, supervision)
 
     def _idle_visual(self, embeddings: Tensor) -> Tensor | float:
         """Nothing, made of every trained visual weight.

@@ -6,7 +6,7 @@ that flattens them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -16,10 +16,15 @@ RATE_RATIO = 3.0
 """Muon's learning rate over AdamW's, with updates scaled to AdamW's usual size."""
 
 
-def parameter_groups(part: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-    """The part's parameters as a group for Muon (matrices) and one for AdamW (embeddings, norms, biases)."""
+def parameter_groups(
+    part: nn.Module, learning_rate: float, among: Collection[int] | None = None
+) -> list[dict[str, Any]]:
+    """The part's parameters as a group for Muon (matrices) and one for AdamW (embeddings, norms, biases).
+
+    `among`: ids of the parameters that are meant; without it, all that are not frozen.
+    """
     embeddings = {id(module.weight) for module in part.modules() if isinstance(module, nn.Embedding)}
-    parameters = [parameter for parameter in part.parameters() if parameter.requires_grad]
+    parameters = [p for p in part.parameters() if p.requires_grad and (among is None or id(p) in among)]
     matrices = [p for p in parameters if p.ndim == 2 and id(p) not in embeddings]
     chosen = {id(p) for p in matrices}
     others = [p for p in parameters if id(p) not in chosen]

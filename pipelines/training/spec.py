@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
 
-Part = Literal["visual", "language_model"]
+INSTRUCTIONS = "instructions"
+"""Name of the one source of a tuning's pack plan."""
 
 
 class Optimisation(BaseModel):
@@ -21,8 +22,21 @@ class Optimisation(BaseModel):
     )
     steps: int = Field(gt=0)
     batch_size: int = Field(64, gt=0, description="samples per step, over all ranks")
-    learning_rates: dict[Part, float] = Field(
-        description="peak learning rate of each trained part; a part that is not named is frozen"
+    pack_tokens: int | None = Field(
+        None, gt=0,
+        description="most tokens of a row that samples are packed into; without it, a sample is a row, padded",
+    )  # fmt: skip
+    micro_batch: int | None = Field(
+        None, gt=0,
+        description="rows that a rank computes at a time; without it, one packed row, or all rows that are padded",
+    )  # fmt: skip
+    mixture: dict[str, float] = Field(
+        {}, description="weight of each source in the batches; without it, every sample comes equally often"
+    )
+    learning_rates: dict[str, float] = Field(
+        min_length=1,
+        description="peak learning rate of each trained part, a name of parameters up to a dot (`visual`, "
+        "`visual.bridge`): the longest that fits holds, and parts without one are frozen",
     )
     warmup_steps: int = Field(30, ge=0)
     final_fraction: float = Field(
@@ -31,12 +45,30 @@ class Optimisation(BaseModel):
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clipping: float = Field(1.0, gt=0)
-    zero_stage: Literal[0, 1, 2] = Field(2, description="DeepSpeed ZeRO; at stage 0, bf16 is autocast")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO; at stage 0, bf16 is autocast")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware has it"
     )
+    not_finite: Literal["stop", "skip"] = Field(
+        "stop", description="what follows a gradient that is no number; a step is never taken with it"
+    )
+    most_skipped: int = Field(3, ge=1, description="steps skipped in a row that stop the training, too")
     seed: int = 0
+    fused_kernels: bool = Field(False, description="Liger's kernels, where they are installed; GPU only")
+    compile: bool = Field(
+        False, description="torch.compile for the language model's layers; rows get one length"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute the language model's activations twice instead of keeping them"
+    )
+    data_workers: int = Field(0, ge=0, description="processes of a rank that read and decode ahead")
     checkpoint_every: Annotated[int, Execution] = Field(200, gt=0, description="steps between checkpoints")
+    checkpoints_kept: Annotated[int, Execution] = Field(
+        2, gt=0, description="the newest so many stay; the one before it in case the newest is damaged"
+    )
+    keep_every: Annotated[int | None, Execution] = Field(
+        None, gt=0, description="checkpoints at multiples of so many steps stay for good"
+    )
 
     @model_validator(mode="after")
     def _muon_has_whole_matrices(self) -> Self:
@@ -51,6 +83,31 @@ class TrainingSpec(StageSpec):
     optimisation: Optimisation
 
 
+class PlanSpec(StageSpec):
+    """The order of a training's data: which samples in which pack of which step."""
+
+    kind: Literal["captions", "conversations"]
+    tokenizer: InputTable = Field(
+        description="the language model, or a whole model: its tokenizer and template"
+    )
+    vision: InputTable | None = Field(None, description="the visual module; none: that of `tokenizer`")
+    shards: dict[str, InputTable] = Field(min_length=1, description="training shards, by source")
+    pivot_language: str = "en"
+    target_languages: list[str] = Field([], description="further languages of held-out captions")
+    prompts: list[str] = Field([], description="requests that a caption answers")
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    pack_tokens: int | None = Field(None, gt=0)
+    packs_multiple: int = Field(1, gt=0, description="packs of a step are a multiple: ranks, as a rule")
+    mixture: dict[str, float] = Field(
+        {}, description="weight of each source; none: every sample equally often"
+    )
+    seed: int = 0
+    held_out: int = Field(
+        0, ge=0, description="captions that are kept from training, for the pivot gap; at most a tenth of all"
+    )
+
+
 class PretrainSpec(TrainingSpec):
     """Multimodal pretraining (MpM paper, section 3): -log p(caption | h(image)), pivot language only."""
 
@@ -62,6 +119,10 @@ class PretrainSpec(TrainingSpec):
     prompts: list[str] = Field(
         min_length=1, description="requests that a caption answers, in the pivot language"
     )
+    plan: InputTable | None = Field(None, description="the pack plan; without one, it is made in memory")
+    gap_prompts: dict[str, str] = Field(
+        {}, description="a request in other languages, for the pivot gap; without one, the pivot language's"
+    )
 
 
 class FinetuneSpec(TrainingSpec):
@@ -69,13 +130,29 @@ class FinetuneSpec(TrainingSpec):
 
     pretrained: InputTable
     instructions: InputTable
+    plan: InputTable | None = Field(None, description="the pack plan; without one, it is made in memory")
+    held_out: InputTable | None = Field(
+        None, description="the pretraining's plan, whose held-out captions give the pivot gap"
+    )
+    pivot_language: str = "en"
+    gap_prompts: dict[str, str] = Field(
+        {}, description="a request for a caption in each language, for the pivot gap"
+    )
 
 
+PLAN = Stage(
+    name="pack_plan",
+    module="pipelines.training.planning",
+    spec_type=PlanSpec,
+    code_version="1",
+    run=lazy("pipelines.training.planning:run"),
+    summary="Plan a training's data: which samples are packed into which rows of which step.",
+)
 PRETRAIN = Stage(
     name="pretrained",
     module="pipelines.training.pretrain",
     spec_type=PretrainSpec,
-    code_version="2",
+    code_version="3",
     run=lazy("pipelines.training.pretrain:run"),
     summary="Multimodal pretraining: the visual module learns captions in the pivot language.",
     resumable=True,
@@ -84,7 +161,7 @@ FINETUNE = Stage(
     name="finetuned",
     module="pipelines.training.finetune",
     spec_type=FinetuneSpec,
-    code_version="2",
+    code_version="3",
     run=lazy("pipelines.training.finetune:run"),
     summary="Bilingual instruction tuning: the visual module and the language model learn answers.",
     resumable=True,

@@ -11,13 +11,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.chat import encode_conversation, padding_token, prompt
+from models.chat import Encoded, encode_conversation, padding_token, prompt
 from models.language_model import (
     SmallConfig,
+    Supervision,
     make_language_model,
     save_language_model,
-    supervised_loss,
+    supervised_losses,
 )
+from models.packing import Packing
 from models.word_tokenizer import make_word_tokenizer
 from pipelines.foundations.language_model.spec import LanguageModelSpec
 from pipelines.lake import manifest
@@ -38,10 +40,13 @@ class TextModel(nn.Module):
         super().__init__()
         self.language_model = language_model
 
-    def forward(self, ids: Tensor, labels: Tensor, pixels: None) -> tuple[Tensor, Tensor]:
-        """Summed loss over the supervised tokens, and their number."""
+    def forward(
+        self, ids: Tensor, labels: Tensor, pixels: None,
+        packing: Packing | None = None, supervision: Supervision | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The loss of each supervised token."""
         embeddings = self.language_model.get_input_embeddings()(ids)
-        return supervised_loss(self.language_model, embeddings, labels)
+        return supervised_losses(self.language_model, embeddings, labels, packing, supervision)
 
 
 class DocumentSamples:
@@ -59,9 +64,11 @@ class DocumentSamples:
     def __len__(self) -> int:
         return len(self._encoded)
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        return tuple(len(text.ids) for text in self._encoded)
+    def text(self, index: int, epoch: int | None) -> tuple[Encoded, str]:
+        return self._encoded[index], "all"
+
+    def images(self, index: int) -> int:
+        return 0
 
     def sample(self, index: int, epoch: int) -> Sample:
         return Sample(self._encoded[index])

@@ -1,0 +1,137 @@
+"""Several samples in one row, none of which sees another.
+
+Everything but attention works on single tokens, so a packed row computes no padding there. Attention is
+done sample by sample: on a GPU by the fused kernel for sequences of any length, on a CPU over the samples
+put beside each other. transformers' own implementations (`sdpa`, `eager`, `flex_attention`,
+`flash_attention_2`) part samples too, by the positions that restart: they are given no mask and no cache,
+either of which would silently let one sample see another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.attention.varlen
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+IMPLEMENTATION = "packed"
+"""Name under which transformers' models find this attention."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the samples of a packed row (1, tokens) lie in it."""
+
+    lengths: tuple[int, ...]
+    """Tokens of each sample, in order; together they fill the row. On the host: no kernel waits for it."""
+    positions: Tensor
+    """(1, tokens): each token's place in its sample."""
+    segments: Tensor
+    """(1, tokens): the sample that each token belongs to."""
+    bounds: Tensor
+    """(samples + 1): where each sample begins in the row, int32."""
+    beside: Tensor
+    """(samples, longest): the place in the row of each sample's tokens, where samples stand beside each other."""
+    back: Tensor
+    """(tokens): the place of each token among the flattened `beside`."""
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    def to(self, device: torch.device) -> Packing:
+        """The same packing on a device."""
+        names = ("positions", "segments", "bounds", "beside", "back")
+        return Packing(self.lengths, *(getattr(self, name).to(device, non_blocking=True) for name in names))
+
+
+def pack(lengths: Sequence[int]) -> Packing:
+    """The packing of samples of these lengths, one after another."""
+    tokens = torch.tensor(lengths)
+    bounds = torch.zeros(len(lengths) + 1, dtype=torch.int32)
+    bounds[1:] = tokens.cumsum(0)
+    starts, longest = bounds[:-1].long(), int(tokens.max())
+    segments = torch.repeat_interleave(torch.arange(len(lengths)), tokens)
+    positions = torch.arange(int(tokens.sum())) - starts[segments]
+    # A place beyond a sample's end reads its last token: what attention makes of it is thrown away.
+    beside = starts[:, None] + torch.minimum(torch.arange(longest), tokens[:, None] - 1)
+    return Packing(
+        tuple(lengths), positions[None], segments[None], bounds, beside, segments * longest + positions
+    )
+
+
+def use_packed_attention(model: nn.Module) -> None:
+    """Let every transformers model in `model` attend by this module; rows without a packing are causal."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.set_attn_implementation(IMPLEMENTATION)
+            return
+
+
+def packed_arguments(packing: Packing | None) -> dict[str, Any]:
+    """What a transformers model's forward is given so that each sample is alone, whichever attention it uses."""
+    if packing is None:
+        return {}
+    return {
+        "position_ids": packing.positions,
+        "cu_seq_lens_q": packing.bounds,
+        "cu_seq_lens_k": packing.bounds,
+        "max_length_q": packing.longest,
+        "max_length_k": packing.longest,
+        "packing": packing,
+    }
+
+
+def packed_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *,
+    scaling: float, packing: Packing | None = None, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Causal attention within each sample of a packed row, or within each row where nothing is packed.
+
+    query (rows, heads, tokens, d), key and value with as many heads or fewer -> (rows, tokens, heads, d).
+    """
+    if packing is None:
+        shared = query.shape[1] != key.shape[1]
+        attended = nn.functional.scaled_dot_product_attention(
+            query, key, value, mask, is_causal=mask is None and query.shape[2] > 1, scale=scaling, enable_gqa=shared
+        )  # fmt: skip
+        return attended.transpose(1, 2), None
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        return _by_kernel(query, key, value, packing, scaling), None
+    return _beside_each_other(query, key, value, packing, scaling), None
+
+
+def _by_kernel(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float) -> Tensor:
+    rows = [part[0].transpose(0, 1).contiguous() for part in (query, key, value)]
+    attended: Any = torch.nn.attention.varlen.varlen_attn(
+        rows[0], rows[1], rows[2], packing.bounds, packing.bounds, packing.longest, packing.longest,
+        scale=scaling, window_size=(-1, 0), enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+    return attended[None]
+
+
+def _beside_each_other(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float) -> Tensor:
+    heads, width = query.shape[1], query.shape[3]
+    if key.shape[1] != heads:
+        key, value = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
+    samples, longest = packing.beside.shape
+
+    def rows(part: Tensor) -> Tensor:
+        """(1, heads, tokens, d) -> (samples, heads, longest, d)."""
+        flat = part[0].transpose(0, 1).reshape(-1, heads * width)
+        beside = flat.index_select(0, packing.beside.flatten())
+        return beside.view(samples, longest, heads, width).transpose(1, 2)
+
+    # The fused kernel's backward pass is slower on a CPU at a few dozen tokens.
+    scores = rows(query) @ rows(key).transpose(-2, -1) * scaling
+    later = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu(1)
+    weights = scores.float().masked_fill(later, float("-inf")).softmax(-1).to(value.dtype)
+    attended = (weights @ rows(value)).transpose(1, 2).reshape(samples * longest, heads * width)
+    return attended.index_select(0, packing.back).view(1, -1, heads, width)
+
+
+AttentionInterface.register(IMPLEMENTATION, packed_attention)

@@ -1,0 +1,227 @@
+"""The stage that makes a pack plan: which samples are trained on when, before a single image is read.
+
+Only texts are read, and tokens counted, so a plan is made in minutes where a training takes days; and what it
+says (how often each source comes, how full the rows are) can be looked at before anything is spent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from models.architecture import Visual
+from models.chat import IGNORED
+from models.chat_template import Chat, TemplateChat
+from models.weights import read_json
+from pipelines.command_line import main
+from pipelines.errors import BadInput
+from pipelines.lake import manifest
+from pipelines.lake.buckets import hash_keys
+from pipelines.lake.ledger import Ledger
+from pipelines.progress import Progress
+from pipelines.stage import Outcome, Work
+from pipelines.training.order import make_order
+from pipelines.training.plan import PLAN_FILE, Measures, PackPlan, read_plan, write_plan
+from pipelines.training.spec import PLAN, PlanSpec
+from pipelines.training.texts import CaptionTexts, InstructionTexts, ShardTexts, Texts
+
+HELD_OUT_FILE = "held_out.parquet"
+HELD_OUT = pa.schema([("uid", pa.string()), ("image", pa.binary()), ("captions", pa.string())])
+"""`captions`: JSON, language -> caption."""
+PADDED_ROWS = 16
+"""Samples of a row-padded batch that the padding of a plan is compared with."""
+
+
+def run(spec: PlanSpec, work: Work, progress: Progress) -> Outcome:
+    """Write `plan.arrow` and `held_out.parquet`."""
+    shards = ShardTexts(list(spec.shards.values()))
+    held_out = _held_out(spec, shards)
+    texts: Texts
+    if spec.kind == "captions":
+        texts = CaptionTexts(shards, chat_of(spec), spec.pivot_language, spec.prompts, spec.seed)
+    else:
+        texts = InstructionTexts(shards, chat_of(spec))
+    measures, kept, dropped = _measured(spec, shards, texts, set(held_out), progress)
+    sources = {}
+    for number, name in enumerate(spec.shards):
+        table = shards.of_table(number)
+        sources[name] = kept[(kept >= table.start) & (kept < table.stop)]
+    _check(spec, sources)
+    progress.start("packing", unit="step")
+    write_plan(
+        work.out / PLAN_FILE, make_order(sources, spec.mixture, spec.seed), measures, steps=spec.steps,
+        batch_size=spec.batch_size, pack_tokens=spec.pack_tokens, multiple=spec.packs_multiple,
+    )  # fmt: skip
+    rows = [
+        {"uid": shards.uid(index), "image": shards.image(index), "captions": json.dumps(captions, ensure_ascii=False)}
+        for index, captions in held_out.items()
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows, HELD_OUT), work.out / HELD_OUT_FILE)
+    plan = read_plan(work.out / PLAN_FILE)
+    return Outcome(
+        ledger=Ledger(rows_in=len(shards), kept=len(kept), dropped=dict(sorted(dropped.items()))),
+        metrics=_metrics(spec, plan, measures, sources),
+        rows={PLAN_FILE: plan.table.num_rows, HELD_OUT_FILE: len(rows)},
+    )
+
+
+def chat_of(spec: PlanSpec) -> Chat:
+    """The template and tokenizer that the training will use, without its weights."""
+    folder = manifest.folder(spec.tokenizer)
+    told: Mapping[str, Any] = {"template": "chatml", "system": ""}
+    if (folder / "chat.json").is_file():
+        told = read_json(folder / "chat.json")
+    vision = folder if spec.vision is None else manifest.folder(spec.vision)
+    described = read_json(vision / "vision_config.json")
+    described.pop("language_width", None)
+    path = manifest.file(spec.tokenizer, "tokenizer.json")
+    return TemplateChat(
+        Tokenizer.from_file(str(path)), told["template"], system=told["system"],
+        image_tokens=Visual(**described).encoder.tokens,
+    )  # fmt: skip
+
+
+def _held_out(spec: PlanSpec, shards: ShardTexts) -> dict[int, dict[str, str]]:
+    """Place -> captions of the samples that are never trained on: first by hash among those that have every language."""
+    if spec.kind != "captions" or not spec.held_out:
+        return {}
+    languages = [spec.pivot_language, *spec.target_languages]
+    uids = [shards.uid(index) for index in range(len(shards))]
+    found: dict[int, dict[str, str]] = {}
+    for index in np.lexsort((np.array(uids, dtype=object), hash_keys(uids, spec.seed))).tolist():
+        if len(found) == min(spec.held_out, len(shards) // 10):
+            break
+        captions = shards.document(index)["captions"]
+        if all(language in captions for language in languages):
+            found[index] = {language: captions[language] for language in languages}
+    return found
+
+
+def _measured(
+    spec: PlanSpec, shards: ShardTexts, texts: Texts, held_out: set[int], progress: Progress
+) -> tuple[Measures, np.ndarray, Counter[str]]:
+    """The measures of all samples, the places of those that are trained on, and why others are not."""
+    tokens, supervised, images = (np.zeros(len(shards), dtype=np.int64) for _ in range(3))
+    kept: list[int] = []
+    dropped: Counter[str] = Counter()
+    groups: set[str] = set()
+    progress.start("counting tokens", len(shards), unit="sample")
+    for index in range(len(shards)):
+        progress.advance()
+        if index in held_out:
+            dropped["held_out"] += 1
+            continue
+        found = texts.text(index, None)
+        if found is None:
+            dropped["no_caption_in_the_pivot_language"] += 1
+            continue
+        encoded, group = found
+        if spec.pack_tokens is not None and len(encoded.ids) > spec.pack_tokens:
+            dropped["longer_than_a_pack"] += 1
+            continue
+        tokens[index] = len(encoded.ids)
+        supervised[index] = sum(label != IGNORED for label in encoded.labels[1:])
+        images[index] = texts.images(index)
+        if not supervised[index]:
+            dropped["nothing_to_learn"] += 1
+            continue
+        groups.add(group)
+        kept.append(index)
+    return (
+        Measures(tokens, supervised, images, tuple(sorted(groups))),
+        np.array(kept, dtype=np.int64),
+        dropped,
+    )
+
+
+def _check(spec: PlanSpec, sources: Mapping[str, np.ndarray]) -> None:
+    if unknown := sorted(spec.mixture.keys() - sources.keys()):
+        raise BadInput(
+            f"the mixture names {', '.join(unknown)}, of which there are no shards",
+            where="optimisation.mixture",
+            remedy=f"sources that there are: {', '.join(sorted(sources))}",
+        )
+    drawn = {name for name, weight in spec.mixture.items() if weight > 0} or set(sources)
+    empty = sorted(name for name in drawn if not len(sources[name]))
+    if empty and (spec.mixture or len(empty) == len(sources)):
+        raise BadInput(
+            f"no sample of {', '.join(empty)} can be trained on",
+            where=", ".join(str(spec.shards[name]) for name in empty),
+            remedy="look at the ledger of the shards; longer packs take longer samples",
+        )
+
+
+def _metrics(
+    spec: PlanSpec, plan: PackPlan, measures: Measures, sources: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    tokens = plan.table["tokens"].to_numpy()
+    steps = plan.table["step"].to_numpy()
+    drawn = np.concatenate(list(_samples(plan)))
+    found: dict[str, Any] = {
+        "digest": plan.digest,
+        "steps": plan.steps,
+        "samples_per_step": spec.batch_size,
+        "tokens_per_step": round(float(tokens.sum()) / plan.steps, 1),
+        "supervised_share": round(float(plan.table["supervised"].to_numpy().sum() / tokens.sum()), 4),
+        "images_per_step": round(float(plan.table["images"].to_numpy().sum()) / plan.steps, 2),
+        "epochs": {
+            name: round(float(np.isin(drawn, places).sum() / len(places)), 3)
+            for name, places in sources.items()
+            if len(places)
+        },
+        "padding_of_padded_rows": round(_padding(measures.tokens[drawn], PADDED_ROWS), 4),
+    }
+    if plan.packed:
+        fullest = np.zeros(plan.steps)
+        np.maximum.at(fullest, steps, tokens)
+        found["packs_per_step"] = round(len(tokens) / plan.steps, 2)
+        found["pack_fill"] = round(float(tokens.mean() / (spec.pack_tokens or 1)), 4)
+        found["evenness"] = round(float((tokens / fullest[steps]).mean()), 4)
+    return found
+
+
+def _samples(plan: PackPlan) -> Iterator[np.ndarray]:
+    for chunk in plan.table["samples"].chunks:
+        yield chunk.flatten().to_numpy()
+
+
+def _padding(lengths: np.ndarray, rows: int) -> float:
+    """The share of padding where so many samples at a time are padded to the longest."""
+    whole = lengths[: len(lengths) // rows * rows].reshape(-1, rows)
+    return float(1 - whole.sum() / (whole.max(axis=1).sum() * rows)) if len(whole) else 0.0
+
+
+def plan_for(table: Path | None, shards: Mapping[str, Path]) -> PackPlan | None:
+    """The plan in a table, which must be of these shards.
+
+    Raises:
+        BadInput: it was made of others, so its places mean other samples.
+    """
+    if table is None:
+        return None
+    made = manifest.verify(table)
+    of = {
+        name.removeprefix("shards."): version
+        for name, version in made.inputs.items()
+        if name.startswith("shards.")
+    }
+    have = {name: manifest.read(path).data_version for name, path in shards.items()}
+    if list(of.items()) != list(have.items()):
+        raise BadInput(
+            "the pack plan was made of other shards than it shall be trained on",
+            where=table,
+            remedy="run the stage that makes the plan again (in Dagster: materialize the upstream asset)",
+        )
+    return read_plan(manifest.file(table, PLAN_FILE))
+
+
+if __name__ == "__main__":
+    main(PLAN)

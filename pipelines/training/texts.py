@@ -1,0 +1,103 @@
+"""The texts of a training set in tables of shards, as conversations; read without any image, or torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from models.chat import Encoded
+from models.chat_template import Chat
+from pipelines.lake.shards import ShardReader
+
+
+class ShardTexts:
+    """The documents of several tables of shards, as one list."""
+
+    def __init__(self, tables: Sequence[Path]) -> None:
+        self._readers = [ShardReader(table) for table in tables]
+        self._starts = np.cumsum([0, *(len(reader) for reader in self._readers)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def of_table(self, number: int) -> range:
+        """The places of one table's samples in the list."""
+        return range(int(self._starts[number]), int(self._starts[number + 1]))
+
+    def document(self, index: int) -> dict[str, Any]:
+        """The texts of a sample."""
+        reader, place = self._find(index)
+        return reader.document(place)
+
+    def image(self, index: int) -> bytes:
+        """The image file of a sample."""
+        reader, place = self._find(index)
+        return reader.image(place)
+
+    def uid(self, index: int) -> str:
+        reader, place = self._find(index)
+        return str(reader.uids[place])
+
+    def _find(self, index: int) -> tuple[ShardReader, int]:
+        table = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._readers[table], index - int(self._starts[table])
+
+
+class Texts(Protocol):
+    """The conversations of a training set."""
+
+    def text(self, index: int, epoch: int | None) -> tuple[Encoded, str] | None:
+        """A sample's conversation and its group, `source/language`; without an epoch, the longest of any. None: it has none."""
+        ...
+
+    def images(self, index: int) -> int: ...
+
+
+class CaptionTexts:
+    """Captions as one-turn conversations: a request drawn anew each epoch, and the caption."""
+
+    def __init__(
+        self, shards: ShardTexts, chat: Chat, language: str, prompts: Sequence[str], seed: int
+    ) -> None:
+        self._shards, self._chat = shards, chat
+        self._language, self._prompts, self._seed = language, prompts, seed
+
+    def text(self, index: int, epoch: int | None) -> tuple[Encoded, str] | None:
+        document = self._shards.document(index)
+        caption = document["captions"].get(self._language)
+        if caption is None:
+            return None
+        if epoch is None:
+            # A request of more characters may have fewer tokens, so all are tried.
+            asked = [self._chat.encode([(prompt, caption)], images=1) for prompt in self._prompts]
+            encoded = max(asked, key=lambda one: len(one.ids))
+        else:
+            prompt = random.Random(f"{self._seed} {epoch} {index}").choice(self._prompts)
+            encoded = self._chat.encode([(prompt, caption)], images=1)
+        return encoded, f"{document['source']}/{self._language}"
+
+    def images(self, index: int) -> int:
+        return 1
+
+
+class InstructionTexts:
+    """Conversations about an image, in whatever language each turn is."""
+
+    def __init__(self, shards: ShardTexts, chat: Chat) -> None:
+        self._shards, self._chat = shards, chat
+
+    def text(self, index: int, epoch: int | None) -> tuple[Encoded, str]:
+        document = self._shards.document(index)
+        turns = [(turn["question"], turn["answer"]) for turn in document["turns"]]
+        return self._chat.encode(turns, images=1), f"{document['source']}/{'+'.join(self.languages(index))}"
+
+    def images(self, index: int) -> int:
+        return 1
+
+    def languages(self, index: int) -> list[str]:
+        """The languages of a conversation's turns."""
+        return sorted({turn["language"] for turn in self._shards.document(index)["turns"]})
