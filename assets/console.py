@@ -19,6 +19,7 @@ from pydantic import PrivateAttr
 
 from assets.partitions import no_crawl_named
 from pipelines.launch.spec import Report
+from pipelines.progress import FIGURES_SHOWN
 
 LINE_SECONDS = 10.0
 """Time between two lines where no line can be redrawn."""
@@ -132,7 +133,8 @@ def progress_words(report: Report) -> str:
         parts.append(f"{report['rate']:.3g} {report['unit']}/s")
     if report["seconds_left"] is not None:
         parts.append(f"{duration(report['seconds_left'])} left")
-    parts.extend(f"{name} {value:.4g}" for name, value in report["figures"].items())
+    first = list(report["figures"].items())[:FIGURES_SHOWN]
+    parts.extend(f"{name} {value:.4g}" for name, value in first)
     return " · ".join(parts)
 
 

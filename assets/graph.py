@@ -11,7 +11,13 @@ from assets.crawls import crawl_assets, world_asset
 from assets.foundations import foundation_assets
 from assets.layout import Layout
 from assets.stage_asset import StageAsset
-from assets.training import PRETRAINED, Variant, pretrained_asset, tuning_assets
+from assets.training import (
+    PRETRAINED,
+    Variant,
+    pretrained_asset,
+    pretraining_plan_asset,
+    tuning_assets,
+)
 from pipelines.errors import BadInput
 from pipelines.recipe import DEFAULT_RESOURCES, Recipe
 from pipelines.report.spec import ReportParameters
@@ -47,6 +53,7 @@ def graph(recipe: Recipe) -> Graph:
         *world_asset(recipe, layout),
         *crawl_assets(recipe, layout),
         *foundation_assets(recipe, layout),
+        pretraining_plan_asset(recipe, layout),
         pretrained_asset(recipe, layout),
         answers_asset(recipe, layout, (PRETRAINED,), ("answers", PRETRAINED), "benchmark"),
     ]

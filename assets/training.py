@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 
@@ -18,6 +20,7 @@ from pipelines.stage import StageSpec
 from pipelines.training import spec as training
 
 PRETRAINED = "pretrained"
+PRETRAINING_PLAN = ("pack_plan", "pretraining")
 
 
 @dataclass(frozen=True)
@@ -33,24 +36,72 @@ class Variant:
         return (*self.folder, stage, self.name)
 
 
+def plan_asset(
+    key: dg.AssetKey, spec: Callable[[], training.PlanSpec], upstream: list[dg.AssetKey], group: str, of: str
+) -> StageAsset:
+    """The pack plan of a training: looked at before anything is spent, and what makes a resume exact."""
+    return StageAsset(
+        key=key,
+        stage=training.PLAN,
+        spec=lambda _: spec(),
+        group=group,
+        upstream=upstream,
+        checks=[checks.checksums(), checks.ledger_balanced(), checks.non_empty()],
+        kinds=frozenset({"python", "arrow"}),
+        description=f"Which samples are in which pack of which step of {of}: a function of the step, for any number of ranks.",
+    )
+
+
+def pretraining_plan_asset(recipe: Recipe, layout: Layout) -> StageAsset:
+    """The pack plan of the multimodal pretraining, and the captions that it holds out."""
+
+    def spec() -> training.PlanSpec:
+        return training.PlanSpec(
+            output=layout.table(*PRETRAINING_PLAN),
+            kind="captions",
+            tokenizer=layout.table("foundations", "language_model"),
+            vision=layout.table("foundations", "vision"),
+            shards=_shards(recipe, layout),
+            pivot_language=recipe.pivot_language,
+            target_languages=recipe.target_languages,
+            prompts=recipe.pretraining.prompts,
+            held_out=recipe.pretraining.held_out,
+            packs_multiple=recipe.processes,
+            **training.data_order(recipe.pretraining.optimisation),
+        )
+
+    upstream = [
+        dg.AssetKey(TRAINING_SHARDS),
+        layout.key("foundations", "language_model"),
+        layout.key("foundations", "vision"),
+    ]
+    return plan_asset(layout.key(*PRETRAINING_PLAN), spec, upstream, "training", "the multimodal pretraining")
+
+
+def _shards(recipe: Recipe, layout: Layout) -> dict[str, Path]:
+    shards = layout.crawls_with(TRAINING_SHARDS)
+    if not shards:
+        raise BadInput(
+            "no crawl has training shards yet",
+            where=layout.workspace / "crawls",
+            remedy=f"run the job {recipe.name!r}, or `ingest` for a crawl of your own",
+        )
+    return shards
+
+
 def pretrained_asset(recipe: Recipe, layout: Layout) -> StageAsset:
     """The multimodal pretraining on every crawl that has training shards."""
 
     def spec(_: str) -> StageSpec:
-        shards = layout.crawls_with(TRAINING_SHARDS)
-        if not shards:
-            raise BadInput(
-                "no crawl has training shards yet",
-                where=layout.workspace / "crawls",
-                remedy=f"run the job {recipe.name!r}, or `ingest` for a crawl of your own",
-            )
         return training.PretrainSpec(
             output=layout.table(PRETRAINED),
             language_model=layout.table("foundations", "language_model"),
             vision=layout.table("foundations", "vision"),
-            shards=shards,
+            shards=_shards(recipe, layout),
+            plan=layout.table(*PRETRAINING_PLAN),
             pivot_language=recipe.pivot_language,
             prompts=recipe.pretraining.prompts,
+            gap_prompts=recipe.pretraining.gap_prompts,
             optimisation=recipe.pretraining.optimisation,
             processes=recipe.processes,
         )
@@ -64,6 +115,7 @@ def pretrained_asset(recipe: Recipe, layout: Layout) -> StageAsset:
             dg.AssetKey(TRAINING_SHARDS),
             layout.key("foundations", "language_model"),
             layout.key("foundations", "vision"),
+            layout.key(*PRETRAINING_PLAN),
         ],
         checks=[checks.checksums(), checks.loss_finite()],
         kinds=frozenset({"pytorch", "deepspeed"}),
@@ -96,11 +148,28 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
             conduct=recipe.translation.conduct,
         )
 
+    def plan_spec() -> training.PlanSpec:
+        return training.PlanSpec(
+            output=layout.table(*variant.place("pack_plan")),
+            kind="conversations",
+            tokenizer=layout.table(PRETRAINED),
+            shards={training.INSTRUCTIONS: layout.table(*variant.place("instruction_mix"))},
+            packs_multiple=recipe.processes,
+            **training.data_order(recipe.tuning.optimisation),
+        )
+
     def tuning_spec(_: str) -> StageSpec:
         return training.FinetuneSpec(
             output=layout.table(*variant.place("finetuned")),
             pretrained=layout.table(PRETRAINED),
             instructions=layout.table(*variant.place("instruction_mix")),
+            plan=layout.table(*variant.place("pack_plan")),
+            held_out=layout.table(*PRETRAINING_PLAN),
+            pivot_language=recipe.pivot_language,
+            gap_prompts={
+                recipe.pivot_language: recipe.pretraining.prompts[0],
+                **recipe.pretraining.gap_prompts,
+            },
             optimisation=recipe.tuning.optimisation,
             processes=recipe.processes,
         )
@@ -118,12 +187,24 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
             kinds=frozenset({"python", "webdataset"}),
             description=f"Instructions, {variant.share:.1%} of them translated into {targets}.",
         ),
+        plan_asset(
+            layout.key(*variant.place("pack_plan")),
+            plan_spec,
+            [layout.key(PRETRAINED), layout.key(*variant.place("instruction_mix"))],
+            group,
+            f"the tuning {variant.name}",
+        ),
         StageAsset(
             key=layout.key(*variant.place("finetuned")),
             stage=training.FINETUNE,
             spec=tuning_spec,
             group=group,
-            upstream=[layout.key(PRETRAINED), layout.key(*variant.place("instruction_mix"))],
+            upstream=[
+                layout.key(PRETRAINED),
+                layout.key(*variant.place("instruction_mix")),
+                layout.key(*variant.place("pack_plan")),
+                layout.key(*PRETRAINING_PLAN),
+            ],
             checks=[checks.checksums(), checks.loss_finite()],
             kinds=frozenset({"pytorch", "deepspeed"}),
             description=f"The model tuned on instructions of which {variant.share:.1%} are in {targets}.",

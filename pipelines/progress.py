@@ -22,6 +22,9 @@ QUIET_VARIABLE = "PROGRESS_QUIET"
 REPORT_SECONDS = 1.0
 """A loop may report each step; a line is written at most this often, so that no log is flooded."""
 
+FIGURES_SHOWN = 4
+"""Figures that a line of a terminal has room for: the first."""
+
 
 class Progress:
     """How far a stage is: `done` of `total` units, and the figures worth watching."""
@@ -55,7 +58,8 @@ class Progress:
         self._done += units
         if self._bar is not None:
             if figures:
-                shown = {name: f"{value:.4g}" for name, value in figures.items()}
+                first = list(figures.items())[:FIGURES_SHOWN]
+                shown = {name: f"{value:.4g}" for name, value in first}
                 self._bar.set_postfix(shown, refresh=False)
             self._bar.update(units)
         now = time.monotonic()

@@ -60,6 +60,12 @@ class Pretraining(Section):
 
     prompts: list[str] = Field(min_length=1, description="requests that a caption answers")
     optimisation: Optimisation
+    held_out: int = Field(
+        24, ge=0, description="captions kept from training, on which the pivot gap is measured while it runs"
+    )
+    gap_prompts: dict[str, str] = Field(
+        {}, description="a request for a caption in a target language; without one, the first of `prompts`"
+    )
 
 
 class Tuning(Section):

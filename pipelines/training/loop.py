@@ -243,16 +243,19 @@ class _Run:
         if not taken:
             return
         rate = self.rate_share(step) * max(self.optimisation.learning_rates.values())
+        by_group = {
+            f"loss: {name}": total / tokens
+            for name, (total, tokens) in zip(self.plan.groups, sums.tolist(), strict=True)
+            if tokens
+        }
         if self.figures is not None:
-            by_group = {
-                f"loss: {name}": total / tokens
-                for name, (total, tokens) in zip(self.plan.groups, sums.tolist(), strict=True)
-                if tokens
-            }
             named = {"loss": loss, "gradient_norm": norm, "supervised_tokens": float(sums[:, 1].sum()), "learning_rate": rate}  # fmt: skip
             self.figures.add(step, {**named, **by_group, **self._gap}, speed)
             self._gap = {}
-        shown = {"loss": loss, "gradient norm": norm, "learning rate": rate, **speed, **self.last_gap}
+        # The first few are what a terminal has room for; all are drawn in Dagster.
+        gap = {name: value for name, value in self.last_gap.items() if name.startswith("pivot gap")}
+        shown = {"loss": loss, "tokens per second": speed["tokens per second"], **gap}
+        shown |= {"gradient norm": norm, "learning rate": rate, **speed, **self.last_gap, **by_group}
         self.progress.advance(1, **shown)
 
     def metrics(self, *, samples: int) -> dict[str, Any]:

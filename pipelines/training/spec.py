@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -106,6 +106,11 @@ class PlanSpec(StageSpec):
     held_out: int = Field(
         0, ge=0, description="captions that are kept from training, for the pivot gap; at most a tenth of all"
     )
+
+
+def data_order(optimisation: Optimisation) -> dict[str, Any]:
+    """What a pack plan takes over of a training's own section."""
+    return optimisation.model_dump(include={"steps", "batch_size", "pack_tokens", "mixture", "seed"})
 
 
 class PretrainSpec(TrainingSpec):

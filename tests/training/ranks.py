@@ -39,7 +39,7 @@ def launch(folder: Path, ranks: int, *runs: dict[str, Any], alone: bool = False)
     codes = []
     try:
         for process in started:
-            codes.append(process.wait(timeout=300))
+            codes.append(process.wait(timeout=1200))
             if codes[-1] < 0:
                 break  # the others wait for the killed one, as they would until torchrun ends them
     finally:

@@ -1,0 +1,82 @@
+"""The stage that makes a pack plan: every sample is in it or counted with its reason, and it fits its shards alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import BadInput
+from pipelines.lake import manifest
+from pipelines.stage import execute
+from pipelines.training.plan import PLAN_FILE, read_plan
+from pipelines.training.planning import HELD_OUT_FILE, plan_for
+from pipelines.training.spec import PLAN, PlanSpec
+from tests import tables
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return tables.training_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def spec(inputs: dict[str, Path], output: Path, **more: object) -> PlanSpec:
+    told = {
+        "kind": "captions", "tokenizer": inputs["language_model"], "vision": inputs["vision"],
+        "shards": {"week-1": inputs["shards"]}, "pivot_language": "en", "target_languages": ["zh"],
+        "prompts": ["Describe the picture.", "What?"], "steps": 9, "batch_size": 8, "pack_tokens": 96,
+        "packs_multiple": 2, "held_out": 3,
+    }  # fmt: skip
+    return PlanSpec(output=output, **{**told, **more})
+
+
+def test_every_sample_is_planned_or_counted_with_its_reason(inputs: dict[str, Path], tmp_path: Path) -> None:
+    made = execute(PLAN, spec(inputs, tmp_path))
+
+    assert made.ledger is not None and made.ledger.balanced
+    assert made.ledger.dropped == {"held_out": 3}
+    plan = read_plan(manifest.file(tmp_path, PLAN_FILE))
+    seen = Counter(draw for step in range(plan.steps) for pack in plan.packs(step) for draw in pack.draws)
+    assert {sample for _, sample in seen} | held_out_places(inputs, tmp_path) == set(range(40))
+    assert len({sample for _, sample in seen}) == 37
+    assert plan.groups == ("test/en",)
+    assert all(pack.tokens <= 96 for step in range(plan.steps) for pack in plan.packs(step))
+    assert all(len(plan.packs(step)) % 2 == 0 for step in range(plan.steps))
+    assert made.metrics["epochs"] == {"week-1": round(72 / 37, 3)}
+    assert 0.5 < made.metrics["pack_fill"] <= 1
+
+
+def held_out_places(inputs: dict[str, Path], table: Path) -> set[int]:
+    held = pq.read_table(manifest.file(table, HELD_OUT_FILE)).to_pylist()
+    assert all(set(json.loads(row["captions"])) == {"en", "zh"} for row in held)
+    uids = pq.read_table(manifest.file(inputs["shards"], "index.parquet"))["uid"].to_pylist()
+    return {uids.index(row["uid"]) for row in held}
+
+
+def test_samples_that_no_pack_holds_are_dropped_by_reason(inputs: dict[str, Path], tmp_path: Path) -> None:
+    ledger = execute(PLAN, spec(inputs, tmp_path, pack_tokens=24, held_out=0)).ledger
+    assert ledger is not None and ledger.balanced
+    assert ledger.dropped.keys() == {"longer_than_a_pack"} and 0 < ledger.kept < 40
+
+
+def test_equal_inputs_give_equal_bytes_and_a_plan_of_other_shards_is_refused(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    first, second = (execute(PLAN, spec(inputs, tmp_path / name)) for name in ("one", "two"))
+    assert first.data_version == second.data_version
+    plan = plan_for(tmp_path / "one", {"week-1": inputs["shards"]})
+    assert plan is not None and plan.steps == 9
+
+    others = tables.training_shards(tmp_path / "others", 12)
+    with pytest.raises(BadInput, match="made of other shards"):
+        plan_for(tmp_path / "one", {"week-1": others})
+
+
+def test_a_mixture_that_names_no_source_says_which_there_are(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"wukong.*\n.*\n.*week-1"):
+        execute(PLAN, spec(inputs, tmp_path, mixture={"wukong": 1.0}))
+    with pytest.raises(BadInput, match="no sample of week-1"):
+        execute(PLAN, spec(inputs, tmp_path, pack_tokens=4))
