@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.conversations import llava
+from pipelines.conversations import llava, table
 from pipelines.conversations.spec import ConversationParameters, ConversationSpec
 from pipelines.lake import manifest
 from pipelines.lake.ledger import Ledger
@@ -56,7 +56,7 @@ def run(spec: ConversationSpec, work: Work, progress: Progress) -> Outcome:
     )
     folder = work.folder / "translated"
     folder.mkdir(exist_ok=True)
-    entries = llava.read(spec.conversations)
+    entries = _entries(spec)
     reports: list[ChunkReport] = []
     for number in count():
         chunk = list(islice(entries, parameters.conversations_per_chunk))
@@ -74,6 +74,12 @@ def run(spec: ConversationSpec, work: Work, progress: Progress) -> Outcome:
     for name in names:
         _join((_part(folder, name, number) for number in range(len(reports))), work.out / name)
     return _outcome(reports, targets, work.out)
+
+
+def _entries(spec: ConversationSpec) -> Iterator[Any]:
+    if spec.corpus is not None:
+        return table.entries(spec.corpus)
+    return llava.read(spec.conversations) if spec.conversations is not None else iter(())
 
 
 def _translate_chunk(

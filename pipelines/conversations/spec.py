@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.declaration import Execution, InputFile, InputTable, Stage, StageSpec, lazy
@@ -38,9 +38,14 @@ class ConversationParameters(BaseModel):
 
 
 class ConversationSpec(StageSpec):
-    """Translate conversations in LLaVA's format."""
+    """Translate conversations in LLaVA's format, or those of a crawl."""
 
-    conversations: InputFile = Field(description="JSON list or JSON lines, as LLaVA-Instruct-150K")
+    conversations: InputFile | None = Field(
+        None, description="JSON list or JSON lines, as LLaVA-Instruct-150K"
+    )
+    corpus: InputTable | None = Field(
+        None, description="instead: the raw_pairs table of a conversation crawl; entries are named by uid"
+    )
     translator: InputTable = Field(description="the table foundations/translator")
     parameters: ConversationParameters = ConversationParameters()
     device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
@@ -49,6 +54,12 @@ class ConversationSpec(StageSpec):
         None, description="folder of kept translations; none: kept for this table's reruns only"
     )
     conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.conversations is None) == (self.corpus is None):
+            raise ValueError("name `conversations`, a file, or `corpus`, a table")
+        return self
 
 
 STAGE = Stage(

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import BadInput
+from pipelines.instructions import corpora
 from pipelines.instructions.spec import InstructionParameters, InstructionSpec
 from pipelines.instructions.turn import Instruction, translated
 from pipelines.lake import manifest
@@ -47,11 +48,33 @@ class Chosen(NamedTuple):
 
 def run(spec: InstructionSpec, work: Work, progress: Progress) -> Outcome:
     """Write the tars, `index.parquet` and `dropped.parquet`."""
-    parameters = spec.parameters
     # Of a killed run, translations are kept, and tars are not.
     shutil.rmtree(work.out)
     work.out.mkdir()
-    path = _instructions_file(spec)
+    dropped: list[dict[str, str]] = []
+    metrics: dict[str, Any] = {}
+    with ShardWriter(work.out, PREFIX, spec.parameters.samples_per_shard) as writer:
+        if spec.world is not None:
+            metrics, dropped = _add_world(spec, spec.world, writer, work, progress)
+        if spec.corpora:
+            metrics["corpora"], without = corpora.add(spec, writer, progress)
+            dropped += without
+    kept = len(writer.rows)
+    write_index(work.out / INDEX_FILE, writer.rows)
+    pq.write_table(pa.Table.from_pylist(dropped, DROPPED), work.out / DROPPED_FILE)
+    return Outcome(
+        ledger=Ledger.of(kept=kept, reasons=[row["reason"] for row in dropped]),
+        metrics=metrics,
+        rows={INDEX_FILE: kept, DROPPED_FILE: len(dropped)},
+    )
+
+
+def _add_world(
+    spec: InstructionSpec, world: Path, writer: ShardWriter, work: Work, progress: Progress
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Write the world's instructions, a share of them translated; return the metrics and the dropped."""
+    parameters = spec.parameters
+    path = _instructions_file(world, parameters.pivot_language)
     table = pq.read_table(path, columns=list(_TEXT_COLUMNS))
     ids: list[str] = table["id"].to_pylist()
     instructions = [_instruction(row) for row in table.drop_columns("id").to_pylist()]
@@ -61,27 +84,20 @@ def run(spec: InstructionSpec, work: Work, progress: Progress) -> Outcome:
         chosen = choose(ids, instructions, _translator(spec, work, progress), parameters, progress.advance)
     kept = len(ids) - len(chosen.dropped)
     progress.start("shards", kept, unit="sample")
-    with ShardWriter(work.out, PREFIX, parameters.samples_per_shard) as writer:
-        for row, image in enumerate(_images(path)):
-            if row in chosen.dropped:
-                continue
-            language, instruction = chosen.translated.get(row, (parameters.pivot_language, instructions[row]))
-            uid = pair_uid(ids[row], language)
-            turn = {"language": language, "question": instruction.prompt, "answer": instruction.reply}
-            document = {"uid": uid, "source": parameters.source, "turns": [turn]}
-            writer.add(uid, image, image_extension(image), document, [language])
-            progress.advance()
-    write_index(work.out / INDEX_FILE, writer.rows)
+    for row, image in enumerate(_images(path)):
+        if row in chosen.dropped:
+            continue
+        language, instruction = chosen.translated.get(row, (parameters.pivot_language, instructions[row]))
+        uid = pair_uid(ids[row], language)
+        turn = {"language": language, "question": instruction.prompt, "answer": instruction.reply}
+        document = {"uid": uid, "source": parameters.source, "turns": [turn]}
+        writer.add(uid, image, image_extension(image), document, [language])
+        progress.advance()
     dropped = [
         {"id": ids[row], "language": language, "question": instructions[row].prompt, "reason": reason}
         for row, (language, reason) in sorted(chosen.dropped.items())
     ]
-    pq.write_table(pa.Table.from_pylist(dropped, DROPPED), work.out / DROPPED_FILE)
-    return Outcome(
-        ledger=Ledger.of(kept=kept, reasons=[row["reason"] for row in dropped]),
-        metrics=_metrics(chosen, instructions, parameters, kept),
-        rows={INDEX_FILE: kept, DROPPED_FILE: len(dropped)},
-    )
+    return _metrics(chosen, instructions, parameters, kept), dropped
 
 
 def target_count(share: float, samples: int) -> int:
@@ -155,13 +171,13 @@ def _translator(spec: InstructionSpec, work: Work, progress: Progress) -> Transl
     )
 
 
-def _instructions_file(spec: InstructionSpec) -> Path:
-    name = f"instructions/{spec.parameters.pivot_language}.parquet"
-    paths = manifest.files(spec.world, name)
+def _instructions_file(world: Path, language: str) -> Path:
+    name = f"instructions/{language}.parquet"
+    paths = manifest.files(world, name)
     if not paths:
         raise BadInput(
             f"the world has no {name}",
-            where=spec.world,
+            where=world,
             remedy="set the world's `pivot_language` to the mix's",
         )
     return paths[0]

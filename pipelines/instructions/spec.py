@@ -52,9 +52,17 @@ class InstructionParameters(BaseModel):
 
 
 class InstructionSpec(StageSpec):
-    """Blend a world's instructions with their translations."""
+    """Blend a world's instructions with their translations, and instruction corpora with theirs."""
 
-    world: InputTable = Field(description="where the instructions in the pivot language are")
+    world: InputTable | None = Field(
+        None, description="where the world's instructions in the pivot language are"
+    )
+    corpora: dict[str, InputTable] = Field(
+        {}, description="by name: raw_pairs tables of conversation crawls; each conversation is taken whole"
+    )
+    translations: dict[str, InputTable] = Field(
+        {}, description="by the name of a corpus: the table translated_conversations made of it"
+    )
     translator: InputTable | None = Field(
         None, description="the table foundations/translator; not needed for share 0"
     )
@@ -65,6 +73,14 @@ class InstructionSpec(StageSpec):
         None, description="folder of kept translations; none: kept for this table's reruns only"
     )
     conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
+
+    @model_validator(mode="after")
+    def _sources(self) -> Self:
+        if self.world is None and not self.corpora:
+            raise ValueError("name a `world`, or `corpora`")
+        if unknown := sorted(self.translations.keys() - self.corpora.keys()):
+            raise ValueError(f"`translations` of {', '.join(unknown)}, which `corpora` does not name")
+        return self
 
 
 STAGE = Stage(
