@@ -1,14 +1,17 @@
-"""The histogram of the scores with the threshold drawn: the MpM paper's Fig. 2, over this crawl."""
+"""Pictures of a crawl: the histogram of its scores with the threshold (the MpM paper's Fig. 2), and its statistics."""
 
 from __future__ import annotations
 
 import itertools
 import warnings
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+
+from pipelines.lake.ledger import Ledger
 
 _KEPT, _DROPPED, _LINE = "#2a6f97", "#c9ced6", "#c1121f"
 _SIZES = {"full": (8.0, 4.5, 140), "thumbnail": (4.0, 2.25, 90)}
@@ -39,3 +42,40 @@ def write(
             # An empty crawl has no extent to draw.
             warnings.simplefilter("ignore", UserWarning)
             figure.savefig(path, format="png", metadata={"Software": None})
+
+
+_PANELS = (
+    ("domain", "top domains"),
+    ("shorter side", "shorter side, pixels"),
+    ("characters", "caption, characters"),
+)
+_MOST_BARS = 10
+
+
+def write_statistics(ledger: Ledger, shown: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Four panels: what was kept and dropped, by reason; rows and kept rows by domain, resolution, caption length."""
+    figure = Figure(figsize=(10, 6.4), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 2).flatten()
+    dropped = sorted(ledger.dropped.items(), key=lambda item: item[1])[-_MOST_BARS + 1 :]
+    names = [*(name.replace("_", " ") for name, _ in dropped), "kept"]
+    panels[0].barh(
+        names, [*(count for _, count in dropped), ledger.kept], color=[_DROPPED] * len(dropped) + [_KEPT]
+    )
+    panels[0].set_title(f"{ledger.rows_in:,} pairs", loc="left", fontsize=10)
+    for axes, (dimension, title) in zip(panels[1:], _PANELS, strict=True):
+        rows = shown.get(dimension, [])[:_MOST_BARS][::-1]
+        # A name from the web is drawn as it is: matplotlib would read $...$ as mathematics.
+        values = [row["value"].encode("ascii", "replace").decode().replace("$", r"\$")[:32] for row in rows]
+        places = list(range(len(rows)))
+        axes.barh(places, [row["rows"] for row in rows], color=_DROPPED, label="came")
+        axes.barh(places, [row["kept"] for row in rows], color=_KEPT, label="kept")
+        axes.set_yticks(places, values)
+        axes.set_title(title, loc="left", fontsize=10)
+    panels[1].legend(fontsize=8, frameon=False, loc="lower right")
+    for axes in panels:
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.locator_params(axis="x", nbins=5)
+    figure.savefig(path, format="png", metadata={"Software": None})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipelines.download.readers.record import Record
 from pipelines.download.rows import checked
 
 
@@ -38,7 +39,7 @@ def against_truth(kept: pa.Table, truth: pa.Table, *, given: Iterable[str] | Non
     stage gives it, which cleans captions first.
     """
     good = {
-        checked(row["url"].encode(), row["caption"].encode("utf-8", "surrogatepass")).uid
+        uid_of(row["url"], row["caption"])
         for row in truth.select(["url", "caption", "is_good"]).to_pylist()
         if row["is_good"]
     }
@@ -46,3 +47,8 @@ def against_truth(kept: pa.Table, truth: pa.Table, *, given: Iterable[str] | Non
         good &= set(given)
     uids = set(kept["uid"].to_pylist())
     return Quality(kept=len(uids), good=len(good), kept_and_good=len(uids & good))
+
+
+def uid_of(url: str, caption: str) -> str:
+    """The uid that the download stage gives a pair of the truth; it cleans captions first."""
+    return checked(Record("truth", url.encode(), caption.encode("utf-8", "surrogatepass"))).uid

@@ -2,20 +2,30 @@
 
 1. what the scoring stage dropped it for;
 2. `score_missing`: the scores say nothing about it;
-3. `placeholder_image`: its image file stands under too many pairs, as a server's default image does;
-4. `score_below_threshold`: its score is not greater than the threshold.
+3. `blocked_url`, `blocked_domain`, `blocked_image`: it stands in a blocklist;
+4. `nsfw`, `nsfw_score_missing`: after the scores that were given;
+5. `placeholder_image`: its image file stands under too many pairs, as a server's default image does;
+6. `caption_language`, `caption_too_short`, `caption_too_long`, `caption_repetitive`, `caption_cut`,
+   `caption_common` (it stands under too many pairs);
+7. `benchmark_image`, `benchmark_text`: a benchmark asks about it;
+8. `score_below_threshold`: its score is not greater than the threshold;
+9. `near_duplicate_hash`, `near_duplicate_cosine`: of a group of images that look alike, one that is left after all
+   of the above and scores best is kept, with all of its captions. This needs all shards: see `duplicates.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.facts import hashes
+from pipelines.filter.screening import Blocked, Nsfw, database
 from pipelines.filter.spec import FilterParameters
 
 SCORE_MISSING, PLACEHOLDER, BELOW = "score_missing", "placeholder_image", "score_below_threshold"
@@ -24,59 +34,132 @@ KEPT = pa.schema([("uid", pa.string()), ("score", pa.float32())])
 DROPPED = pa.schema(
     [("uid", pa.string()), ("score", pa.float32()), ("reason", pa.string()), ("detail", pa.string())]
 )
-_MEMORY_LIMIT = "1GB"
+Flags = Any
+"""A boolean array, one flag per row; null counts as false."""
+Found = tuple[str, Flags, Any]
+"""A reason, the rows that it holds for, and the details: one text for all, an array of texts, or None."""
 
 
 @dataclass(frozen=True)
-class Decision:
-    """The rows of one shard, parted."""
+class Common:
+    """What stands under too many pairs, counted over all shards: sha256 or caption -> pairs."""
 
-    kept: pa.Table
-    dropped: pa.Table
+    images: dict[str, int]
+    captions: dict[str, int]
 
 
-def placeholders(shards: Sequence[Path], most_pairs: int | None, scratch: Path) -> dict[str, int]:
-    """sha256 -> pairs, of each image file that stands under more than `most_pairs` pairs.
+@dataclass(frozen=True)
+class Rows:
+    """One shard's raw pairs, with what is known of each; columns of equal length, in the shard's order."""
+
+    raw: pa.Table
+    """uid, url, caption, image_sha256 and more; see `run.RAW`."""
+    score: Any
+    lost_reason: Any
+    lost_detail: Any
+    perceptual_hash: Any
+    facts: pa.Table | None
+    """The columns of the table of facts, aligned."""
+    domain: Any
+
+
+def too_common(shards: Sequence[Path], column: str, most_pairs: int | None, scratch: Path) -> dict[str, int]:
+    """Value -> pairs, of each value of a column that stands under more than `most_pairs` pairs.
 
     Counted over all shards in bounded memory: what does not fit goes to `scratch`.
     """
     if most_pairs is None or not shards:
         return {}
-    scratch.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(config={"memory_limit": _MEMORY_LIMIT, "temp_directory": str(scratch)}) as database:
-        found = database.execute(
-            "SELECT image_sha256, count(*) AS pairs FROM read_parquet(?) "
-            "GROUP BY image_sha256 HAVING count(*) > ? ORDER BY image_sha256",
+    with database(scratch) as connection:
+        found = connection.execute(
+            f"SELECT {column}, count(*) AS pairs FROM read_parquet(?) "  # noqa: S608  # a name of ours
+            f"WHERE {column} IS NOT NULL GROUP BY {column} HAVING count(*) > ? ORDER BY {column}",
             [[str(path) for path in shards], most_pairs],
         ).fetchall()
     return dict(found)
 
 
 def decide(
-    raw: pa.Table, scores: pa.Table, lost: pa.Table, common: dict[str, int], parameters: FilterParameters
-) -> Decision:
-    """Part one shard's rows.
+    rows: Rows, common: Common, blocked: Blocked, nsfw: Nsfw, parameters: FilterParameters
+) -> tuple[Any, Any]:
+    """The reason (null: kept so far) and the detail of each row."""
+    size = rows.raw.num_rows
+    reason: Any = rows.lost_reason
+    detail: Any = rows.lost_detail
+    for name, flags, words in _rules(rows, common, blocked, nsfw, parameters):
+        hit = pc.and_(pc.fill_null(flags, False), pc.is_null(reason))
+        if not pc.any(hit).as_py():
+            continue
+        reason = pc.if_else(hit, name, reason)
+        told = pa.nulls(size, pa.string()) if words is None else words
+        detail = pc.if_else(hit, told, detail)
+    return reason, pc.if_else(pc.is_null(reason), pa.scalar(None, pa.string()), pc.fill_null(detail, ""))
 
-    `raw` has uid and image_sha256, `scores` uid and score, `lost` uid, reason and detail: what scoring dropped.
-    """
-    places = pc.index_in(raw["uid"], scores["uid"])
-    score = pc.take(scores["score"], places)
-    lost_places = pc.index_in(raw["uid"], lost["uid"])
-    images = pa.array(common.keys(), pa.string())
-    image_places = pc.index_in(raw["image_sha256"], images)
-    image_pairs = pc.take(pa.array(common.values(), pa.int64()), image_places)
 
+def _rules(
+    rows: Rows, common: Common, blocked: Blocked, nsfw: Nsfw, parameters: FilterParameters
+) -> Iterator[Found]:
+    """The rules that are switched on, in the order of their precedence."""
+    yield SCORE_MISSING, pc.is_null(rows.score), None
+    yield from _blocked(rows, blocked, parameters)
+    yield "nsfw", pc.is_in(rows.raw["uid"], nsfw.above), None
+    if nsfw.scored is not None:
+        yield "nsfw_score_missing", pc.invert(pc.is_in(rows.raw["uid"], nsfw.scored)), None
+    yield PLACEHOLDER, *_common(rows.raw["image_sha256"], common.images)
+    yield from _captions(rows, common, parameters)
+    if rows.facts is not None:
+        for name, is_on in (
+            ("benchmark_image", parameters.drop_benchmark_images),
+            ("benchmark_text", parameters.drop_benchmark_texts),
+        ):
+            if is_on:
+                yield name, pc.is_valid(rows.facts[name]), rows.facts[name]
     # Compared as float32, as the scores are stored: a score of exactly the threshold is not greater.
-    above = pc.greater(score, pa.scalar(parameters.threshold, pa.float32()))
-    none = pa.scalar(None, pa.string())
-    reason = pc.if_else(above, none, BELOW)
-    reason = pc.if_else(pc.is_valid(image_places), PLACEHOLDER, reason)
-    reason = pc.if_else(pc.is_null(score), SCORE_MISSING, reason)
-    reason = pc.coalesce(pc.take(lost["reason"], lost_places), reason)
-    many = pc.binary_join_element_wise("stands under ", pc.cast(image_pairs, pa.string()), " pairs", "")
-    detail = pc.if_else(pc.equal(reason, PLACEHOLDER), many, "")
-    detail = pc.coalesce(pc.take(lost["detail"], lost_places), detail)
+    yield BELOW, pc.less_equal(rows.score, pa.scalar(parameters.threshold, pa.float32())), None
 
-    table = pa.table([raw["uid"], score, reason, detail], schema=DROPPED)
-    keep = pc.is_null(table["reason"])
-    return Decision(kept=table.filter(keep).select(KEPT.names), dropped=table.filter(pc.invert(keep)))
+
+def _blocked(rows: Rows, blocked: Blocked, parameters: FilterParameters) -> Iterator[Found]:
+    if len(blocked.urls):
+        yield "blocked_url", pc.is_in(rows.raw["url"], blocked.urls), None
+    if blocked.domains:
+        found = blocked.of_domains(rows.domain)
+        yield "blocked_domain", pc.is_valid(found), found
+    if len(blocked.sha256):
+        yield "blocked_image", pc.is_in(rows.raw["image_sha256"], blocked.sha256), "by SHA-256"
+    if len(blocked.hashes):
+        # A pair without a score has no hash: it was dropped above.
+        values = pc.fill_null(rows.perceptual_hash, 0).to_numpy(zero_copy_only=False)
+        near = hashes.nearest(values.astype(np.uint64), blocked.hashes, parameters.blocked_hash_bits) >= 0
+        yield "blocked_image", pa.array(near), "by perceptual hash"
+
+
+def _captions(rows: Rows, common: Common, parameters: FilterParameters) -> Iterator[Found]:
+    rules = parameters.captions
+    length = pc.utf8_length(rows.raw["caption"])
+    if rows.facts is not None and rules.languages is not None:
+        told, sure = rows.facts["language"], rows.facts["language_confidence"]
+        other = pc.invert(pc.is_in(told, pa.array(rules.languages, pa.string())))
+        is_sure = pc.and_(pc.is_valid(told), pc.greater_equal(sure, rules.least_confidence))
+        yield "caption_language", pc.and_(other, is_sure), told
+    if rules.fewest_characters is not None:
+        yield "caption_too_short", pc.less(length, rules.fewest_characters), _number(length, "characters")
+    if rules.most_characters is not None:
+        yield "caption_too_long", pc.greater(length, rules.most_characters), _number(length, "characters")
+    if rows.facts is not None and rules.most_repeated is not None:
+        yield "caption_repetitive", pc.greater(rows.facts["repeated"], rules.most_repeated), None
+    if rows.facts is not None and rules.drop_cut:
+        yield "caption_cut", rows.facts["cut"], None
+    yield "caption_common", *_common(rows.raw["caption"], common.captions)
+
+
+def _common(values: Any, known: dict[str, int]) -> tuple[Flags, Any]:
+    if not known:
+        return pa.array(np.zeros(len(values), dtype=bool)), None
+    places = pc.index_in(values, pa.array(known.keys(), pa.string()))
+    pairs = pc.take(pa.array(known.values(), pa.int64()), places)
+    text = pc.binary_join_element_wise("stands under ", pc.cast(pairs, pa.string()), " pairs", "")
+    return pc.is_valid(places), text
+
+
+def _number(values: Any, words: str) -> Any:
+    return pc.binary_join_element_wise(pc.cast(values, pa.string()), words, " ")

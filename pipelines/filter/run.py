@@ -1,6 +1,6 @@
-"""The filter stage: a query over the scores, shard by shard; no image and no model is touched.
+"""The filter stage: a query over the scores and facts, shard by shard; no model is touched.
 
-Memory holds the columns of one shard, besides the sha256 of placeholder images.
+Memory holds the columns of one shard, besides what stands under too many pairs and what lists drop by name.
 """
 
 from __future__ import annotations
@@ -8,18 +8,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import BadInput
-from pipelines.filter import picture, rules
-from pipelines.filter.spec import HISTOGRAM_FILE, THUMBNAIL_FILE, FilterSpec
+from pipelines.filter import duplicates, gallery, picture, rules
+from pipelines.filter.rules import Common, Rows
+from pipelines.filter.screening import Blocked, Nsfw, domains
+from pipelines.filter.spec import (
+    GALLERY_FILE,
+    GALLERY_PICTURE,
+    HISTOGRAM_FILE,
+    STATISTICS_FILE,
+    STATISTICS_PICTURE,
+    THUMBNAIL_FILE,
+    FilterSpec,
+)
+from pipelines.filter.statistics import Statistics
 from pipelines.lake import manifest
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
-from pipelines.score.distribution import Distribution, Scores
+from pipelines.score.distribution import Distribution
 from pipelines.stage import Outcome, Work
 
 KEPT_FILE, DROPPED_FILE = "kept.parquet", "dropped.parquet"
@@ -27,67 +40,193 @@ MARGIN = 0.001
 """A score this near to the threshold may fall on its other side with another implementation or precision."""
 BINS = 80
 
+RAW = pa.schema([
+    ("uid", pa.string()), ("url", pa.string()), ("caption", pa.string()), ("language", pa.string()),
+    ("shard", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),
+    ("width", pa.int32()), ("height", pa.int32()), ("image_sha256", pa.string()),
+])  # fmt: skip
+_LOST = pa.schema([(name, pa.string()) for name in ("uid", "reason", "detail")])
+_FACTS = pa.schema([
+    ("uid", pa.string()), ("language", pa.string()), ("language_confidence", pa.float32()),
+    ("repeated", pa.float32()), ("cut", pa.bool_()), ("hash_group", pa.int64()), ("cosine_group", pa.int64()),
+    ("benchmark_image", pa.string()), ("benchmark_text", pa.string()),
+])  # fmt: skip
+
 
 def run(spec: FilterSpec, work: Work, progress: Progress) -> Outcome:
-    """Write kept.parquet, dropped.parquet and the histogram."""
+    """Write kept.parquet, dropped.parquet, the statistics, the gallery and the pictures.
+
+    Raises:
+        BadInput: a table belongs to other raw pairs or is damaged, or a list is malformed.
+    """
     _check_same_pairs(spec)
-    shards = _files(spec.raw_pairs, "pairs-")
-    distribution = Distribution()
-    near = above = kept = 0
-    reasons: Counter[str] = Counter()
-    threshold = np.float32(spec.parameters.threshold)
-    progress.start("filtering", len(shards), unit="shard")
-    common = rules.placeholders(
-        list(shards.values()), spec.parameters.most_pairs_per_image, work.folder / "scratch"
-    )
-    with (
-        pq.ParquetWriter(work.out / KEPT_FILE, rules.KEPT) as kept_file,
-        pq.ParquetWriter(work.out / DROPPED_FILE, rules.DROPPED) as dropped_file,
-    ):
-        for decision, scores in _decisions(spec, shards, common):
-            kept_file.write_table(decision.kept)
-            dropped_file.write_table(decision.dropped)
-            distribution.add(scores)
-            near += int((np.abs(scores - threshold) <= MARGIN).sum())
-            above += int((scores > threshold).sum())
-            kept += decision.kept.num_rows
-            reasons.update(decision.dropped["reason"].to_pylist())
-            progress.advance(1, keep_rate=kept / max(1, kept + reasons.total()))
-    edges, counts = distribution.histogram(BINS)
-    picture.write(
-        edges,
-        counts,
-        threshold=spec.parameters.threshold,
-        kept_share=above / max(1, distribution.size),
-        full=work.out / HISTOGRAM_FILE,
-        thumbnail=work.out / THUMBNAIL_FILE,
-    )
-    ledger = Ledger(rows_in=kept + reasons.total(), kept=kept, dropped=dict(sorted(reasons.items())))
-    return Outcome(
-        ledger=ledger,
-        metrics={
-            "threshold": spec.parameters.threshold,
-            "keep_rate": round(ledger.keep_rate, 4),
-            "scored": distribution.size,
-            "above_threshold": above,
-            f"within_{MARGIN:g}_of_threshold": near,
-            "placeholder_images": len(common),
-            "mean_score": distribution.mean,
-            "quantiles": distribution.quantiles(),
-            "histogram": {"edges": edges, "counts": counts},
-        },
-        rows={KEPT_FILE: kept, DROPPED_FILE: reasons.total()},
-    )
+    return _Filtering(spec, work, progress).run()
+
+
+class _Filtering:
+    """One run: what is counted as the shards go by."""
+
+    def __init__(self, spec: FilterSpec, work: Work, progress: Progress) -> None:
+        self.spec, self.work, self.progress = spec, work, progress
+        self.parameters = spec.parameters
+        self.scratch = work.folder / "scratch"
+        self.shards = _files(spec.raw_pairs, "pairs-")
+        self.distribution = Distribution()
+        self.near = self.above = self.kept = 0
+        self.reasons: Counter[str] = Counter()
+        self.statistics = Statistics(self.scratch)
+        self.sampler = gallery.Sampler(self.parameters.threshold, MARGIN * 5)
+
+    def run(self) -> Outcome:
+        """Two passes where near-duplicates are dropped, else one."""
+        files = list(self.shards.values())
+        self.progress.start("filtering", len(files), unit="shard")
+        common = Common(
+            images=rules.too_common(
+                files, "image_sha256", self.parameters.most_pairs_per_image, self.scratch
+            ),
+            captions=rules.too_common(files, "caption", self.parameters.captions.most_pairs, self.scratch),
+        )
+        blocked = Blocked.read(self.spec)
+        nsfw = Nsfw.read(self.spec, files, self.scratch)
+        losers = self._losers(common, blocked, nsfw)
+        with (
+            pq.ParquetWriter(self.work.out / KEPT_FILE, rules.KEPT) as kept_file,
+            pq.ParquetWriter(self.work.out / DROPPED_FILE, rules.DROPPED) as dropped_file,
+        ):
+            for rows in self._rows(with_hashes=bool(len(blocked.hashes))):
+                reason, detail = rules.decide(rows, common, blocked, nsfw, self.parameters)
+                for column, uids in losers.items():
+                    lost = pc.and_(pc.is_null(reason), pc.is_in(rows.raw["uid"], uids))
+                    reason = pc.if_else(lost, duplicates.REASONS[column], reason)
+                    detail = pc.if_else(lost, "", detail)
+                keep = pc.is_null(reason)
+                table = pa.table([rows.raw["uid"], rows.score, reason, detail], schema=rules.DROPPED)
+                kept_file.write_table(table.filter(keep).select(rules.KEPT.names))
+                dropped_file.write_table(table.filter(pc.invert(keep)))
+                self._count(rows, reason, detail, keep)
+        return self._outcome(common)
+
+    def _losers(self, common: Common, blocked: Blocked, nsfw: Nsfw) -> dict[str, pa.Array]:
+        """The uids of the near-duplicates that are dropped, by the kind of their group."""
+        switched = {
+            "hash_group": self.parameters.drop_hash_duplicates,
+            "cosine_group": self.parameters.drop_cosine_duplicates,
+        }
+        columns = [name for name, is_on in switched.items() if is_on]
+        if self.spec.pair_facts is None or not columns or not self._has_groups():
+            return {}
+        parts: list[Path] = []
+        for number, rows in enumerate(self._rows(with_hashes=bool(len(blocked.hashes)))):
+            assert rows.facts is not None  # noqa: S101  # the table is given
+            reason, _ = rules.decide(rows, common, blocked, nsfw, self.parameters)
+            names = [name for name in duplicates.CANDIDATES.names if name.endswith("_group")]
+            table = pa.table(
+                [
+                    rows.raw["uid"],
+                    rows.score,
+                    rows.raw["image_sha256"],
+                    *(rows.facts[name] for name in names),
+                ],
+                schema=duplicates.CANDIDATES,
+            )
+            grouped = pc.or_(*(pc.is_valid(table[name]) for name in names))
+            parts.append(self.scratch / f"candidates-{number}.parquet")
+            pq.write_table(table.filter(pc.and_(pc.is_null(reason), grouped)), parts[-1])
+        return duplicates.losers(parts, columns, self.scratch)
+
+    def _has_groups(self) -> bool:
+        """Whether near-duplicates were looked for, and some were found."""
+        assert self.spec.pair_facts is not None  # noqa: S101
+        metrics = manifest.read(self.spec.pair_facts).metrics
+        return any(metrics.get(f"with_near_duplicates_by_{kind}", 1) for kind in ("hash", "embedding"))
+
+    def _rows(self, *, with_hashes: bool) -> Iterator[Rows]:
+        """Each shard's pairs with what is known of them."""
+        tables = self.spec.clip_scores, self.spec.pair_facts
+        scores, lost = _files(tables[0], "scores-"), _files(tables[0], "dropped-")
+        facts = {} if tables[1] is None else _files(tables[1], "facts-")
+        score_schema = (
+            rules.KEPT.append(pa.field("perceptual_hash", pa.uint64())) if with_hashes else rules.KEPT
+        )
+        for number, path in self.shards.items():
+            raw = _read(path, RAW)
+            scored, gone = _read(scores.get(number), score_schema), _read(lost.get(number), _LOST)
+            places, gone_places = pc.index_in(raw["uid"], scored["uid"]), pc.index_in(raw["uid"], gone["uid"])
+            known = None
+            if tables[1] is not None:
+                read = _read(facts.get(number), _FACTS)
+                known = read.take(pc.index_in(raw["uid"], read["uid"]))
+            yield Rows(
+                raw=raw,
+                score=_flat(pc.take(scored["score"], places)),
+                lost_reason=_flat(pc.take(gone["reason"], gone_places)),
+                lost_detail=_flat(pc.take(gone["detail"], gone_places)),
+                perceptual_hash=pc.take(scored["perceptual_hash"], places) if with_hashes else None,
+                facts=known,
+                domain=_flat(domains(raw["url"])),
+            )
+
+    def _count(self, rows: Rows, reason: Any, detail: Any, keep: Any) -> None:
+        scores = rows.score.drop_null().to_numpy()
+        threshold = np.float32(self.parameters.threshold)
+        self.distribution.add(scores)
+        self.near += int((np.abs(scores - threshold) <= MARGIN).sum())
+        self.above += int((scores > threshold).sum())
+        self.kept += int(pc.sum(keep).as_py() or 0)
+        for entry in pc.value_counts(reason.drop_null()).to_pylist():
+            self.reasons[entry["values"]] += entry["counts"]
+        self.statistics.add(rows, keep)
+        self.sampler.add(rows, reason, detail)
+        self.progress.advance(1, keep_rate=self.kept / max(1, self.kept + self.reasons.total()))
+
+    def _outcome(self, common: Common) -> Outcome:
+        out, threshold = self.work.out, self.parameters.threshold
+        edges, counts = self.distribution.histogram(BINS)
+        picture.write(
+            edges, counts, threshold=threshold, kept_share=self.above / max(1, self.distribution.size),
+            full=out / HISTOGRAM_FILE, thumbnail=out / THUMBNAIL_FILE,
+        )  # fmt: skip
+        shown = self.statistics.write(out / STATISTICS_FILE)
+        ledger = Ledger(
+            rows_in=self.kept + self.reasons.total(),
+            kept=self.kept,
+            dropped=dict(sorted(self.reasons.items())),
+        )
+        picture.write_statistics(ledger, shown, out / STATISTICS_PICTURE)
+        sample = self.sampler.chosen()
+        gallery.write(sample, self.spec.raw_pairs, out / GALLERY_FILE, out / GALLERY_PICTURE)
+        return Outcome(
+            ledger=ledger,
+            metrics={
+                "threshold": threshold,
+                "keep_rate": round(ledger.keep_rate, 4),
+                "scored": self.distribution.size,
+                "above_threshold": self.above,
+                f"within_{MARGIN:g}_of_threshold": self.near,
+                "placeholder_images": len(common.images),
+                "mean_score": self.distribution.mean,
+                "quantiles": self.distribution.quantiles(),
+                "histogram": {"edges": edges, "counts": counts},
+                "statistics": shown,
+            },
+            rows={KEPT_FILE: self.kept, DROPPED_FILE: self.reasons.total()},
+        )
+
+
+def _flat(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def _check_same_pairs(spec: FilterSpec) -> None:
-    scored = manifest.read(spec.clip_scores).inputs.get("raw_pairs")
-    if scored != manifest.read(spec.raw_pairs).data_version:
-        raise BadInput(
-            "these scores were made from another version of the raw pairs",
-            where=spec.clip_scores,
-            remedy="run the score stage again",
-        )
+    version = manifest.read(spec.raw_pairs).data_version
+    for table, stage in ((spec.clip_scores, "score"), (spec.pair_facts, "facts")):
+        if table is not None and manifest.read(table).inputs.get("raw_pairs") != version:
+            raise BadInput(
+                f"this table of the {stage} stage was made from another version of the raw pairs",
+                where=table,
+                remedy=f"run the {stage} stage again",
+            )
 
 
 def _files(table: Path, prefix: str) -> dict[str, Path]:
@@ -99,30 +238,13 @@ def _files(table: Path, prefix: str) -> dict[str, Path]:
     }
 
 
-def _decisions(
-    spec: FilterSpec, shards: dict[str, Path], common: dict[str, int]
-) -> Iterator[tuple[rules.Decision, Scores]]:
-    """The decision and the scores of each shard."""
-    scores, lost = _files(spec.clip_scores, "scores-"), _files(spec.clip_scores, "dropped-")
-    for number, path in shards.items():
-        scored = _read(scores.get(number), rules.KEPT)
-        decision = rules.decide(
-            _read(path, _RAW), scored, _read(lost.get(number), _LOST), common, spec.parameters
-        )
-        yield decision, scored["score"].to_numpy()
-
-
-_RAW = pa.schema([("uid", pa.string()), ("image_sha256", pa.string())])
-_LOST = pa.schema([(name, pa.string()) for name in ("uid", "reason", "detail")])
-
-
 def _read(path: Path | None, schema: pa.Schema) -> pa.Table:
     """The columns of `schema`; no rows where the shard has no such file."""
     if path is None:
         return schema.empty_table()
     try:
         return pq.read_table(path, columns=schema.names).cast(schema)
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+    except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"this parquet file is missing, truncated or damaged: {error}",
             where=path,

@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.download.rows import checked
 from pipelines.errors import BadInput
-from pipelines.filter.quality import against_truth
+from pipelines.filter.quality import against_truth, uid_of
 from pipelines.lake import manifest
 from pipelines.report.results import Crawl, Fault, Histogram, Quality, Sample, Step
 from pipelines.report.spec import ReportSpec
@@ -73,7 +72,7 @@ def _read_truth(path: Path) -> pa.Table:
             remedy="give the truth.parquet of a crawl that the world stage made",
         )
     uids = [
-        checked(url.encode(), caption.encode()).uid
+        uid_of(url, caption)
         for url, caption in zip(table["url"].to_pylist(), table["caption"].to_pylist(), strict=True)
     ]
     return table.append_column("uid", pa.array(uids, pa.string()))

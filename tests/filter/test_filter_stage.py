@@ -206,9 +206,9 @@ def test_precision_and_recall_are_of_the_kept_and_of_the_good_that_were_given(
 
 
 def test_a_pair_whose_caption_the_download_cleaned_is_known_in_the_truth() -> None:
-    from pipelines.download.rows import checked
+    from pipelines.filter.quality import uid_of
 
     url, caption = "http://127.0.0.1/1.jpg", "a line\nand another"
-    kept = pa.table({"uid": [checked(url.encode(), caption.encode()).uid]})
+    kept = pa.table({"uid": [uid_of(url, caption)]})
     truth = pa.table({"url": [url], "caption": [caption], "is_good": [True]})
     assert against_truth(kept, truth).precision == 1.0

@@ -15,7 +15,7 @@ import pytest
 from pipelines.benchmarks import answers as answers_table
 from pipelines.benchmarks import suite
 from pipelines.benchmarks.question import Asked
-from pipelines.download.rows import checked
+from pipelines.filter.quality import uid_of
 from pipelines.lake import manifest
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.ledger import Ledger
@@ -72,7 +72,7 @@ def data_tables(folder: Path, rows: int) -> dict[str, Path]:
     fetched = [row for row in truth if row["fault"] not in SERVER_FAULTS]
     arrived = [row for row in fetched if "\0" not in row["caption"]]
     reasons += ["caption_invalid"] * (len(fetched) - len(arrived))
-    uids = [checked(row["url"].encode(), row["caption"].encode()).uid for row in arrived]
+    uids = [uid_of(row["url"], row["caption"]) for row in arrived]
     raw, made = new(folder, "raw_pairs")
     captions = [row["caption"] for row in arrived]
     captions[uids.index(min(uids))] = HOSTILE

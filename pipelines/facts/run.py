@@ -1,0 +1,167 @@
+"""The facts stage: what concerns all pairs at once first (groups of near-duplicates), then shard by shard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import BadInput
+from pipelines.facts import captions, clusters, hashes
+from pipelines.facts.benchmarks import Benchmarks
+from pipelines.facts.spec import FactsSpec
+from pipelines.lake import manifest
+from pipelines.progress import Progress
+from pipelines.stage import Outcome, Work
+
+FACTS = pa.schema([
+    ("uid", pa.string()), ("language", pa.string()), ("language_confidence", pa.float32()),
+    ("characters", pa.int32()), ("repeated", pa.float32()), ("cut", pa.bool_()),
+    ("hash_group", pa.int64()), ("cosine_group", pa.int64()),
+    ("benchmark_image", pa.string()), ("benchmark_text", pa.string()),
+])  # fmt: skip
+"""One row per raw pair. A group's number means nothing but equality; null: no near-duplicate, or not looked for."""
+
+
+def run(spec: FactsSpec, work: Work, progress: Progress) -> Outcome:
+    """Write `facts-*.parquet`, one per raw shard."""
+    _check(spec)
+    shards, scores = _files(spec.raw_pairs, "pairs-"), _files(spec.clip_scores, "scores-")
+    progress.start("grouping", 2, unit="kind")
+    of_hash = _hash_groups(spec, scores)
+    progress.advance()
+    of_cosine = _cosine_groups(spec, scores)
+    benchmarks = Benchmarks(spec.benchmarks, spec.parameters.decontamination)
+    progress.advance()
+    progress.start("facts", len(shards), unit="shard")
+    tally: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
+    rows: dict[str, int] = {}
+    start = 0
+    for number, path in shards.items():
+        raw = _read(path, ["uid", "caption"])
+        scored = _read(scores.get(number), ["uid", "perceptual_hash"])
+        end = start + scored.num_rows
+        table = _facts(spec, raw, scored, of_hash[start:end], of_cosine[start:end], benchmarks)
+        start = end
+        pq.write_table(table, work.out / f"facts-{number}.parquet")
+        rows[f"facts-{number}.parquet"] = table.num_rows
+        languages.update(language or "unknown" for language in table["language"].to_pylist())
+        for name in ("hash_group", "cosine_group", "benchmark_image", "benchmark_text"):
+            tally[name] += table.num_rows - table[name].null_count
+        tally["cut"] += int(np.sum(table["cut"].to_numpy()))
+        progress.advance()
+    return Outcome(
+        metrics={
+            "languages": dict(languages.most_common()),
+            "captions_cut": tally["cut"],
+            "with_near_duplicates_by_hash": tally["hash_group"],
+            "with_near_duplicates_by_embedding": tally["cosine_group"],
+            "near_a_benchmark_image": tally["benchmark_image"],
+            "share_words_with_a_benchmark": tally["benchmark_text"],
+        },
+        rows=rows,
+    )
+
+
+def _check(spec: FactsSpec) -> None:
+    given = spec.parameters
+    if unknown := sorted(set(given.languages) - captions.known_languages()):
+        raise BadInput(
+            f"lingua does not know the languages {', '.join(unknown)}",
+            where="facts.languages",
+            remedy=f"it knows {', '.join(sorted(captions.known_languages()))}",
+        )
+    rules = given.decontamination
+    if (rules.hash_bits is not None or rules.words is not None) and not spec.benchmarks:
+        raise BadInput(
+            "decontamination is switched on, and no benchmark is named",
+            where="facts.decontamination",
+            remedy="name tables in `benchmarks`, or set hash_bits and words to null",
+        )
+    if manifest.read(spec.clip_scores).inputs.get("raw_pairs") != manifest.read(spec.raw_pairs).data_version:
+        raise BadInput(
+            "these scores were made from another version of the raw pairs",
+            where=spec.clip_scores,
+            remedy="run the score stage again",
+        )
+    if given.near_duplicates.cosine is not None and not manifest.files(spec.clip_scores, ".npy"):
+        raise BadInput(
+            "near-duplicates by embedding are switched on, and the scores keep no embeddings",
+            where=spec.clip_scores,
+            remedy="set `score.keep_embeddings: true`, or `facts.near_duplicates.cosine: null`",
+        )
+
+
+def _files(table: Path, prefix: str, suffix: str = ".parquet") -> dict[str, Path]:
+    return {
+        path.stem.removeprefix(prefix): path
+        for path in manifest.files(table, suffix)
+        if path.name.startswith(prefix)
+    }
+
+
+def _read(path: Path | None, columns: list[str]) -> pa.Table:
+    types = {"perceptual_hash": pa.uint64()}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
+    if path is None:
+        return schema.empty_table()
+    try:
+        return pq.read_table(path, columns=columns).cast(schema)
+    except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"this parquet file is truncated, damaged or lacks a column: {error}",
+            where=path,
+            remedy="run the stage that made this table again",
+        ) from error
+
+
+def _hash_groups(spec: FactsSpec, scores: dict[str, Path]) -> hashes.Groups:
+    bits = spec.parameters.near_duplicates.hash_bits
+    found = [_read(path, ["perceptual_hash"])["perceptual_hash"].to_numpy() for path in scores.values()]
+    joined = np.concatenate([*found, np.empty(0, dtype=np.uint64)])
+    return np.full(len(joined), -1, dtype=np.int64) if bits is None else hashes.groups(joined, bits)
+
+
+def _cosine_groups(spec: FactsSpec, scores: dict[str, Path]) -> hashes.Groups:
+    rules = spec.parameters.near_duplicates
+    files = _files(spec.clip_scores, "images-", ".npy")
+    if rules.cosine is None:
+        return np.full(sum(pq.read_metadata(path).num_rows for path in scores.values()), -1, dtype=np.int64)
+    ordered = [files[number] for number in scores]
+    return clusters.groups(ordered, rules.cosine, rules.rows_per_cluster, rules.seed)
+
+
+def _facts(
+    spec: FactsSpec, raw: pa.Table, scored: pa.Table, of_hash: Any, of_cosine: Any, benchmarks: Benchmarks
+) -> pa.Table:
+    """The facts of one shard's raw pairs, in their order."""
+    texts = raw["caption"].to_pylist()
+    split = [captions.words(text) for text in texts]
+    told = captions.languages(texts, spec.parameters.languages)
+    near = benchmarks.of_images(scored["perceptual_hash"].to_numpy())
+    place = {uid: row for row, uid in enumerate(scored["uid"].to_pylist())}
+    rows = [place.get(uid, -1) for uid in raw["uid"].to_pylist()]
+
+    def group(groups: Any) -> Iterator[int | None]:
+        for row in rows:
+            yield int(groups[row]) if row >= 0 and groups[row] >= 0 else None
+
+    columns = {
+        "uid": raw["uid"],
+        "language": [language for language, _ in told],
+        "language_confidence": [confidence for _, confidence in told],
+        "characters": [len(text) for text in texts],
+        "repeated": [captions.repeated(words) for words in split],
+        "cut": [captions.is_cut(text, words) for text, words in zip(texts, split, strict=True)],
+        "hash_group": list(group(of_hash)),
+        "cosine_group": list(group(of_cosine)),
+        "benchmark_image": [near[row] if row >= 0 else None for row in rows],
+        "benchmark_text": [benchmarks.of_caption(words) for words in split],
+    }
+    return pa.table(columns, FACTS)
