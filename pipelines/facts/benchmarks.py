@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pipelines.benchmarks import mmmb, open_questions
+from pipelines.benchmarks import suite
 from pipelines.errors import BadInput
 from pipelines.facts import captions, hashes
 from pipelines.facts.spec import Decontamination
-from pipelines.lake import manifest
 from pipelines.score.pairs import DECODE_ERRORS, perceptual_hash
 
 _FEWEST_WORDS = 4
@@ -27,7 +25,7 @@ class Benchmarks:
     def __init__(self, tables: Mapping[str, Path], rules: Decontamination) -> None:
         """
         Raises:
-            BadInput: a table holds no questions, or an image that cannot be decoded.
+            BadInput: a table holds no benchmark that is known, or an image that cannot be decoded.
         """
         self._rules = rules
         self._names: list[str] = []
@@ -36,14 +34,7 @@ class Benchmarks:
         self._runs: dict[str, str] = {}
         self._whole: dict[str, str] = {}
         for name, table in tables.items():
-            asked = list(_asked(table))
-            if not asked:
-                raise BadInput(
-                    "this table holds no benchmark questions",
-                    where=table,
-                    remedy="name tables with mmmb_*.tsv or open_*.parquet files",
-                )
-            for number, (image, question) in enumerate(asked):
+            for number, (image, question) in enumerate(_asked(table)):
                 if rules.hash_bits is not None and image not in seen:
                     seen.add(image)
                     found.append(_hash(image, table, number))
@@ -77,15 +68,10 @@ class Benchmarks:
 
 
 def _asked(table: Path) -> Iterator[tuple[bytes, str]]:
-    """The image and the question of each item; an item stands there once per language."""
-    for path in manifest.files(table):
-        listed: Sequence[Any] = ()
-        if path.name.startswith("mmmb_") and path.suffix == ".tsv":
-            listed = mmmb.load(path)
-        elif path.name.startswith("open_") and path.suffix == ".parquet":
-            listed = open_questions.load(path)
-        for item in listed:
-            yield item.image, item.question
+    """The image and the question of each item, in every language; its rotations ask the same."""
+    for one in suite.load([table]):
+        if one.rotation == 0:
+            yield one.image, one.question
 
 
 def _hash(image: bytes, table: Path, number: int) -> int:
