@@ -74,6 +74,8 @@ class Benchmark:
     values: Callable[[Sequence[Row]], dict[str, float]] = lambda rows: {}
     item_figure: str = ""
     """The figure that single items are compared by; the headline where nothing is said."""
+    published_figure: str = ""
+    """The figure of the papers' rows; the headline where nothing is said."""
     companions: tuple[str, ...] = ()
     """Further files of a language."""
     image_names: Callable[[Path], list[str]] | None = None

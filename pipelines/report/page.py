@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.report import charts
+from pipelines.report import benchmarks, charts
 from pipelines.report.results import Results, Score, SharePoint, language_name, score_of
 
 STAGE_TITLES = {
@@ -93,6 +93,7 @@ def render(results: Results, images: dict[str, bytes]) -> str:
         shares={language: _share_chart(points) for language, points in results.shares.items() if points},
         images={digest: _data_url(content) for digest, content in images.items()},
         seconds=sum(table.seconds for table in results.tables),
+        **benchmarks.drawn(results),
     )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.report.benchmark_results import BenchmarkSection
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -191,6 +193,7 @@ class Results(_Document):
     shares: dict[str, list[SharePoint]]
     """By language: the sweep over the share of that language in tuning."""
     gallery: list[GalleryItem]
+    benchmarks: BenchmarkSection | None = None
     tables: list[TableProvenance]
     weights: list[WeightFile]
 

@@ -9,7 +9,7 @@ from pipelines.benchmarks import suite
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.progress import Progress
-from pipelines.report import experiment, page
+from pipelines.report import benchmarks, experiment, page
 from pipelines.report.crawls import crawls
 from pipelines.report.gallery import gallery
 from pipelines.report.provenance import curves, provenance, tables, translation, weights
@@ -52,6 +52,7 @@ def run(spec: ReportSpec, work: Work, progress: Progress) -> Outcome:
         scores=scores,
         shares=experiment.shares(scores, spec.parameters.shares, pivot=pivot),
         gallery=shown,
+        benchmarks=benchmarks.section(spec, scores, asked),
         tables=provenance(named),
         weights=weights(named),
     )
@@ -59,6 +60,8 @@ def run(spec: ReportSpec, work: Work, progress: Progress) -> Outcome:
     wanted = {item.image_sha256 for item in shown}
     images = {one.image_sha256: one.image for one in asked if one.image_sha256 in wanted}
     (work.out / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if results.benchmarks is not None:
+        benchmarks.write_downloads(results.benchmarks, work.out)
     (work.out / PAGE).write_text(page.render(results, images), encoding="utf-8")
     progress.advance()
     return Outcome(

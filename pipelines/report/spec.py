@@ -25,6 +25,9 @@ class ReportParameters(BaseModel):
         {}, description="model -> share of translated instructions in its tuning; draws V's Fig. 5"
     )
     gallery_items: int = Field(12, ge=0, description="held-out images shown with questions and answers")
+    browsed_answers: int = Field(
+        18, ge=3, description="answers shown per benchmark and language, with what each profile reads in them"
+    )
     translation_samples: int = Field(8, ge=0, description="translated captions shown per crawl and language")
 
 

@@ -53,7 +53,12 @@ def test_the_page_refers_to_nothing_outside_itself(made: Path, page: Page) -> No
         assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
         for name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href"):
             value = attributes.get(name)
-            assert value is None or value.startswith(("#", "data:image/")), (tag, name, value)
+            assert (
+                value is None
+                or value.startswith(("#", "data:image/"))
+                or ("download" in attributes and value.startswith("data:text/"))
+                or value.startswith("data:application/x-tex")
+            ), (tag, name, value)
     style = re.search(r"<style>(.*?)</style>", (made / "index.html").read_text(), re.DOTALL)
     assert style is not None and "url(" not in style[1] and "@import" not in style[1]
 

@@ -1,0 +1,72 @@
+"""The `benchmarks` section of a recipe: what is asked, whom, and how it is scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.answer.spec import AnswerParameters
+from pipelines.benchmark_files.spec import Published
+from pipelines.judge.spec import Judge
+from pipelines.remote.spec import Conduct, Server
+from pipelines.score_answers.spec import ScoreParameters
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+
+
+class Section(BaseModel):
+    """Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    """Where a benchmark's published files are had."""
+
+    files: dict[str, Path | Published] = Field(
+        min_length=1, description="name, such as mmmb_en.tsv -> a path, or {url, sha256}"
+    )
+    images: Path | None = Field(None, description="folder with the images that the files name")
+    translate_into: list[str] = Field([], description="further languages, by the recipe's own translator")
+
+
+class OtherModel(Section):
+    """A model that is scored beside the recipe's own."""
+
+    transformers_model: Path | None = Field(None, description="a folder as transformers saves it")
+    server: Server | None = Field(None, description="an OpenAI-compatible server")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.transformers_model is None) == (self.server is None):
+            raise ValueError("give one of `transformers_model` and `server`")
+        return self
+
+
+class Benchmarks(Section):
+    """The section."""
+
+    asked: AnswerParameters = Field(
+        AnswerParameters(), description="how models are asked; part of what a score means"
+    )
+    batch_size: int = Field(64, ge=1, description="questions answered at once; changes no answer")
+    sources: dict[str, Source] = Field({}, description="benchmark -> its published files")
+    beside: dict[str, OtherModel] = Field(
+        {}, description="name -> a model that is scored beside the recipe's own"
+    )
+    scoring: ScoreParameters = ScoreParameters()
+    judge: Judge = Judge()
+    rules: dict[str, Path] = Field(
+        {}, description="published rules for the judge, such as `llava.en` -> rule.json"
+    )
+    conduct: Conduct = Conduct()
+    most_judge_failures: float = Field(
+        0.05, ge=0, le=1, description="share of failed reviews above which nothing goes on"
+    )
+    largest_drop: float = Field(
+        0.02,
+        ge=0,
+        description="a headline that falls by more than this share of its highest since the last run is reported",
+    )

@@ -1,0 +1,115 @@
+"""The benchmark sections of the report, and what the page draws from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.benchmarks.benchmark import catalogue
+from pipelines.benchmarks.question import Asked
+from pipelines.lake import manifest
+from pipelines.report import browser, exports, leaderboards, radar
+from pipelines.report.benchmark_results import BenchmarkSection, Leaderboard
+from pipelines.report.results import LANGUAGE_NAMES, Results
+from pipelines.report.spec import ReportSpec
+from pipelines.score_answers.spec import READINGS
+
+LEAST_AXES = 3
+WORLD_STAGE = "world"
+
+
+def section(spec: ReportSpec, scores: Mapping[str, Any], asked: Sequence[Asked]) -> BenchmarkSection:
+    """Everything about the benchmarks, from the scores, the readings and the answers' manifests."""
+    readings = manifest.file(spec.scores, READINGS)
+    experts = {name: manifest.read(table).metrics.get("experts") for name, table in spec.answers.items()}
+    return BenchmarkSection(
+        leaderboards=leaderboards.leaderboards(
+            scores, pivot=spec.parameters.pivot_language, own_world=_own_world(spec)
+        ),
+        costs=leaderboards.costs(scores),
+        paired=leaderboards.paired(scores),
+        consistency=leaderboards.consistency(scores),
+        judges=leaderboards.judges(scores),
+        experts={name: of_model for name, of_model in experts.items() if of_model},
+        answers=browser.answers(
+            readings, {one.key: one for one in asked}, per_place=spec.parameters.browsed_answers
+        ),
+    )
+
+
+def _own_world(spec: ReportSpec) -> list[str]:
+    """The benchmarks whose files are of the procedural world."""
+    names = {
+        Path(file.path).name
+        for table in spec.benchmarks.values()
+        for made in [manifest.read(table)]
+        if made.stage == WORLD_STAGE
+        for file in made.files
+    }
+    return [
+        one.name
+        for one in catalogue().values()
+        if any(name.startswith(one.file.split("{")[0]) for name in names)
+    ]
+
+
+def write_downloads(section: BenchmarkSection, folder: Path) -> None:
+    """The leaderboards as CSV, Markdown and LaTeX, beside the page."""
+    for name, text in exports.files(section.leaderboards).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def drawn(results: Results) -> dict[str, Any]:
+    """What the template needs besides the results: charts, links, titles."""
+    found = results.benchmarks
+    boards = [] if found is None else found.leaderboards
+    models = list(dict.fromkeys(row.model for board in boards for row in board.rows if not row.published))
+    return {
+        "downloads": {name: exports.link(name, text) for name, text in exports.files(boards).items()},
+        "radars": _radars(boards, models),
+        "radar_models": models[: len(radar.COLOURS)],
+        "experts": {
+            name: radar.experts(languages, LANGUAGE_NAMES)
+            for name, languages in ({} if found is None else found.experts).items()
+        },
+        "titles": {name: benchmark.title for name, benchmark in catalogue().items()},
+        "scales": {
+            name: 1.0 if one.best >= leaderboards.POINTS else 100.0 for name, one in catalogue().items()
+        },
+    }
+
+
+def _radars(boards: Sequence[Leaderboard], models: Sequence[str]) -> dict[str, Any]:
+    """A radar over the languages of each benchmark that has three or more (P, Fig. 9), and one over benchmarks (P, Fig. 5b)."""
+    shown = models[: len(radar.COLOURS)]
+    charts = {}
+    for board in boards:
+        if len(board.languages) >= LEAST_AXES:
+            rows = {row.model: row for row in board.rows if not row.published}
+            charts[f"{board.title}, {board.figure}"] = radar.radar(
+                [(LANGUAGE_NAMES.get(language, language), board.best) for language in board.languages],
+                [
+                    (name, [cell and cell.value for cell in map(rows[name].cells.get, board.languages)])
+                    for name in shown
+                    if name in rows
+                ],
+            )
+    english: dict[str, Leaderboard] = {}
+    for board in boards:
+        if "en" in board.languages:
+            english.setdefault(board.benchmark, board)
+    if len(english) >= LEAST_AXES:
+        axes = [(board.title, board.best) for board in english.values()]
+        series = []
+        for name in shown:
+            cells = [
+                next(
+                    (row.cells.get("en") for row in board.rows if row.model == name and not row.published),
+                    None,
+                )
+                for board in english.values()
+            ]
+            series.append((name, [cell and cell.value for cell in cells]))
+        charts["English, over benchmarks"] = radar.radar(axes, series)
+    return charts
