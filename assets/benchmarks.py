@@ -7,12 +7,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import checks
-from assets.crawls import WORLD_KEY
+from assets import benchmark_files, checks
 from assets.foundations import FOUNDATIONS
 from assets.layout import Layout
 from assets.stage_asset import Finished, StageAsset
 from pipelines.answer import spec as answer
+from pipelines.benchmarks.plan import OtherModel
 from pipelines.download.spec import NAME as RAW_PAIRS
 from pipelines.filter.spec import NAME as FILTERED_PAIRS
 from pipelines.lake import manifest as manifests
@@ -30,26 +30,36 @@ Place = tuple[str, ...]
 """Where a table lies below the workspace; also its asset's key, below the recipe's name."""
 
 
-def answers_asset(recipe: Recipe, layout: Layout, model: Place, place: Place, group: str) -> StageAsset:
-    """What the model at `model` answers to every benchmark question."""
+def answers_asset(
+    recipe: Recipe, layout: Layout, model: Place | OtherModel, place: Place, group: str
+) -> StageAsset:
+    """What a model answers to every benchmark question: the recipe's at this place, or one beside it."""
+    languages = benchmark_files.languages(recipe)
 
     def spec(_: str) -> StageSpec:
+        asked = recipe.benchmarks.asked
+        other = model if isinstance(model, OtherModel) else OtherModel.model_construct()
         return answer.AnswerSpec(
             output=layout.table(*place),
-            model=layout.table(*model),
-            benchmarks={"world": layout.table("world")},
-            parameters=recipe.benchmarks.model_copy(update={"languages": recipe.languages}),
+            model=None if isinstance(model, OtherModel) else layout.table(*model),
+            transformers_model=other.transformers_model,
+            server=other.server,
+            benchmarks=benchmark_files.tables(recipe, layout),
+            parameters=asked.model_copy(update={"languages": asked.languages or languages}),
+            batch_size=recipe.benchmarks.batch_size,
+            conduct=recipe.benchmarks.conduct,
         )
 
+    own = [] if isinstance(model, OtherModel) else [layout.key(*model)]
     return StageAsset(
         key=layout.key(*place),
         stage=answer.STAGE,
         spec=spec,
         group=group,
-        upstream=[layout.key(*model), *([WORLD_KEY] if recipe.world is not None else [])],
+        upstream=[*own, *benchmark_files.keys(recipe, layout)],
         checks=[checks.checksums(), checks.non_empty()],
-        kinds=frozenset({"pytorch", "parquet"}),
-        description=f"Answers to every benchmark question, in {' and '.join(recipe.languages)}.",
+        kinds=frozenset({"pytorch", "json"}),
+        description=f"Answers to every benchmark question, in {', '.join(languages) or 'every language there is'}.",
     )
 
 
@@ -67,10 +77,17 @@ def score_assets(
     """The scores of some models, and the report on them; each mapping goes by the model's name."""
     scores = layout.table(*folder, score_answers.NAME)
     world = layout.table("world")
+    plan = recipe.benchmarks
 
     def scores_spec(_: str) -> StageSpec:
         return score_answers.ScoreAnswersSpec(
-            output=scores, answers=_tables(layout, answers), benchmarks={"world": world}
+            output=scores,
+            answers=_tables(layout, answers),
+            benchmarks=benchmark_files.tables(recipe, layout),
+            judge=plan.judge,
+            rules=plan.rules,
+            conduct=plan.conduct,
+            parameters=plan.scoring.model_copy(update={"pivot_language": recipe.pivot_language}),
         )
 
     def report_spec(_: str) -> StageSpec:
@@ -86,7 +103,7 @@ def score_assets(
             models=_tables(layout, models),
             answers=_tables(layout, answers),
             scores=scores,
-            benchmarks={"world": world},
+            benchmarks=benchmark_files.tables(recipe, layout),
             parameters=parameters,
         )
 
@@ -98,7 +115,12 @@ def score_assets(
             spec=scores_spec,
             group=group,
             upstream=[layout.key(*place) for place in answers.values()],
-            checks=[checks.checksums(), checks.scores_complete()],
+            checks=[
+                checks.checksums(),
+                checks.scores_complete(),
+                checks.judge_failures(plan.most_judge_failures),
+                checks.no_regression(plan.largest_drop),
+            ],
             kinds=frozenset({"python", "json"}),
             description=(
                 "Circular accuracy, open answers and the share of answers in the asked language, by model "

@@ -1,6 +1,6 @@
 """Checks that stand between a table and what would be built on it; each reads the manifest.
 
-All of them block: where one fails, the table stays for inspection and nothing downstream runs.
+All but warnings block: where one fails, the table stays for inspection and nothing downstream runs.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Check:
     name: str
     description: str
     judge: Callable[[Path, Manifest], Verdict]
+    blocking: bool = True
+    """Whether nothing downstream runs where it fails; else it is a warning."""
 
 
 def checksums() -> Check:
@@ -121,3 +123,41 @@ def scores_complete() -> Check:
         return Verdict(complete, "every question was answered" if complete else "some questions lack answers")
 
     return Check("scores_complete", "Every model answered every question, in every language.", judge)
+
+
+def judge_failures(most: float) -> Check:
+    """The judge reviewed what it was asked to, but for a small share."""
+
+    def judge(_: Path, manifest: Manifest) -> Verdict:
+        rate = manifest.metrics.get("judge_failure_rate")
+        if not isinstance(rate, float | int):
+            return Verdict(False, "the stage published no judge_failure_rate")
+        words = f"{rate:.1%} of the reviews by {manifest.metrics.get('judge')} failed at worst; allowed are {most:.0%}"
+        return Verdict(rate <= most, words)
+
+    return Check("judge_failure_rate", f"At most {most:.0%} of the judge's reviews failed.", judge)
+
+
+def no_regression(largest: float) -> Check:
+    """No headline fell since the scores that this table replaced; a warning, since a change may be meant."""
+
+    def judge(_: Path, manifest: Manifest) -> Verdict:
+        previous = manifest.metrics.get("previous")
+        if not isinstance(previous, dict):
+            return Verdict(True, "these are the first scores of the recipe")
+        fallen = [
+            f"{model}, {name}: {before:g} -> {now:g}"
+            for model, headlines in previous["models"].items()
+            for name, before in headlines.items()
+            for now in [manifest.metrics["models"].get(model, {}).get(name)]
+            if before is not None and now is not None and before - now > largest * max(1.0, before)
+        ]
+        words = f"since the scores of {previous['created']}: "
+        return Verdict(not fallen, words + ("; ".join(fallen[:5]) or "no headline fell"))
+
+    return Check(
+        "no_regression",
+        f"No headline fell by more than {largest:.0%} since the previous scores.",
+        judge,
+        blocking=False,
+    )

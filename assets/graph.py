@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import dagster as dg
 
+from assets.benchmark_files import benchmark_files_assets
 from assets.benchmarks import Place, answers_asset, score_assets
 from assets.crawls import crawl_assets, world_asset
 from assets.foundations import foundation_assets
@@ -53,6 +54,7 @@ def graph(recipe: Recipe) -> Graph:
         *world_asset(recipe, layout),
         *crawl_assets(recipe, layout),
         *foundation_assets(recipe, layout),
+        *benchmark_files_assets(recipe, layout),
         pretraining_plan_asset(recipe, layout),
         pretrained_asset(recipe, layout),
         answers_asset(recipe, layout, (PRETRAINED,), ("answers", PRETRAINED), "benchmark"),
@@ -64,13 +66,21 @@ def graph(recipe: Recipe) -> Graph:
         model, place = variant.place("finetuned"), variant.place("answers")
         assets.append(answers_asset(recipe, layout, model, place, answered))
 
+    assets += [
+        answers_asset(recipe, layout, other, ("answers", name), "benchmark")
+        for name, other in recipe.benchmarks.beside.items()
+    ]
     pretrained: Place = (PRETRAINED,)
     assets += score_assets(
         recipe,
         layout,
         models={PRETRAINED: pretrained, **_places(variants, "finetuned")},
         mixes=_places(variants, "instruction_mix"),
-        answers={PRETRAINED: ("answers", PRETRAINED), **_places(variants, "answers")},
+        answers={
+            PRETRAINED: ("answers", PRETRAINED),
+            **_places(variants, "answers"),
+            **{name: ("answers", name) for name in recipe.benchmarks.beside},
+        },
         parameters=ReportParameters(pivot_language=recipe.pivot_language),
     )
     assets += score_assets(

@@ -83,7 +83,9 @@ def stage_asset(declared: StageAsset) -> dg.AssetsDefinition:
             )
         ],
         check_specs=[
-            dg.AssetCheckSpec(check.name, asset=declared.key, description=check.description, blocking=True)
+            dg.AssetCheckSpec(
+                check.name, asset=declared.key, description=check.description, blocking=check.blocking
+            )
             for check in declared.checks
         ],
     )
@@ -191,12 +193,14 @@ def _judged(
 ) -> dg.AssetCheckResult:
     verdict = check.judge(table, manifest)
     if not verdict.passed:
-        console.say(f"check {check.name} FAILED: {verdict.words}; nothing downstream runs")
+        console.say(
+            f"check {check.name} FAILED: {verdict.words}{'; nothing downstream runs' if check.blocking else ''}"
+        )
     return dg.AssetCheckResult(
         check_name=check.name,
         asset_key=key,
         passed=verdict.passed,
-        severity=dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
         description=verdict.words,
     )
 

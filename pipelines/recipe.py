@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.answer.spec import AnswerParameters
+from pipelines.benchmarks.plan import Benchmarks
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.documents import load_document, validated
 from pipelines.download.spec import DownloadParameters
@@ -117,7 +117,7 @@ class Recipe(Section):
     pretraining: Pretraining
     tuning: Tuning
     language_share: LanguageShare = LanguageShare()
-    benchmarks: AnswerParameters = AnswerParameters()
+    benchmarks: Benchmarks = Benchmarks()
     resources: dict[str, Resources] = Field(
         {}, description="what a stage asks of a cluster, by the stage's name; `default` for the others"
     )

@@ -77,17 +77,27 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None
 def weighted_sum(parts: Sequence[tuple[float, Estimate]]) -> Estimate | None:
     """The sum of weight times estimate, as MME's points are; None where there are none.
 
-    The parts' errors are added as if they moved together where they are of the same items, which errs to the wide
-    side: two parts of one task share their images.
+    Parts that share their images, as the two of one task do, are not independent: variances are doubled, which is
+    the most that pairs of parts can add.
     """
     if not parts:
         return None
     value = math.fsum(weight * part.value for weight, part in parts)
-    error = math.sqrt(math.fsum((weight * part.standard_error) ** 2 for weight, part in parts) * 2)
-    top = math.fsum(weight for weight, _ in parts)
-    low, high = max(0.0, value - Z95 * error), min(top, value + Z95 * error)
-    n, clusters = sum(part.n for _, part in parts), sum(part.clusters for _, part in parts)
-    return Estimate(value, low, high, error, n, clusters)
+
+    def root(deviations: Sequence[float]) -> float:
+        return math.sqrt(2 * math.fsum(deviation**2 for deviation in deviations))
+
+    return Estimate(
+        value,
+        max(0.0, value - root([weight * (part.value - part.low) for weight, part in parts])),
+        min(
+            math.fsum(weight for weight, _ in parts),
+            value + root([weight * (part.high - part.value) for weight, part in parts]),
+        ),
+        root([weight * part.standard_error for weight, part in parts]),
+        sum(part.n for _, part in parts),
+        sum(part.clusters for _, part in parts),
+    )
 
 
 def mean_of_means(groups: Sequence[tuple[Sequence[float], Sequence[Hashable]]]) -> Estimate | None:
@@ -95,7 +105,16 @@ def mean_of_means(groups: Sequence[tuple[Sequence[float], Sequence[Hashable]]]) 
     means = [found for values, clusters in groups if (found := estimate(values, clusters)) is not None]
     if not means:
         return None
+
+    def root(deviations: Sequence[float]) -> float:
+        return math.sqrt(math.fsum(deviation**2 for deviation in deviations)) / len(means)
+
     value = math.fsum(one.value for one in means) / len(means)
-    error = math.sqrt(math.fsum(one.standard_error**2 for one in means)) / len(means)
-    low, high = max(0.0, value - Z95 * error), min(1.0, value + Z95 * error)
-    return Estimate(value, low, high, error, sum(one.n for one in means), sum(one.clusters for one in means))
+    return Estimate(
+        value,
+        max(0.0, value - root([one.value - one.low for one in means])),
+        min(1.0, value + root([one.high - one.value for one in means])),
+        root([one.standard_error for one in means]),
+        sum(one.n for one in means),
+        sum(one.clusters for one in means),
+    )

@@ -10,7 +10,8 @@ from pipelines.benchmarks.benchmark import catalogue
 from pipelines.benchmarks.question import Asked
 from pipelines.lake import manifest
 from pipelines.report import browser, exports, leaderboards, radar
-from pipelines.report.benchmark_results import BenchmarkSection, Leaderboard
+from pipelines.report.benchmark_results import BenchmarkSection, Cell, Leaderboard
+from pipelines.report.charts import COLOURS
 from pipelines.report.results import LANGUAGE_NAMES, Results
 from pipelines.report.spec import ReportSpec
 from pipelines.score_answers.spec import READINGS
@@ -68,11 +69,12 @@ def drawn(results: Results) -> dict[str, Any]:
     return {
         "downloads": {name: exports.link(name, text) for name, text in exports.files(boards).items()},
         "radars": _radars(boards, models),
-        "radar_models": models[: len(radar.COLOURS)],
+        "radar_models": models[: len(COLOURS)],
         "experts": {
             name: radar.experts(languages, LANGUAGE_NAMES)
             for name, languages in ({} if found is None else found.experts).items()
         },
+        "telling_costs": [] if found is None else [one for one in found.costs if leaderboards.tells(one)],
         "titles": {name: benchmark.title for name, benchmark in catalogue().items()},
         "scales": {
             name: 1.0 if one.best >= leaderboards.POINTS else 100.0 for name, one in catalogue().items()
@@ -82,7 +84,7 @@ def drawn(results: Results) -> dict[str, Any]:
 
 def _radars(boards: Sequence[Leaderboard], models: Sequence[str]) -> dict[str, Any]:
     """A radar over the languages of each benchmark that has three or more (P, Fig. 9), and one over benchmarks (P, Fig. 5b)."""
-    shown = models[: len(radar.COLOURS)]
+    shown = models[: len(COLOURS)]
     charts = {}
     for board in boards:
         if len(board.languages) >= LEAST_AXES:
@@ -90,7 +92,7 @@ def _radars(boards: Sequence[Leaderboard], models: Sequence[str]) -> dict[str, A
             charts[f"{board.title}, {board.figure}"] = radar.radar(
                 [(LANGUAGE_NAMES.get(language, language), board.best) for language in board.languages],
                 [
-                    (name, [cell and cell.value for cell in map(rows[name].cells.get, board.languages)])
+                    (name, [_value(rows[name].cells.get(language)) for language in board.languages])
                     for name in shown
                     if name in rows
                 ],
@@ -110,6 +112,10 @@ def _radars(boards: Sequence[Leaderboard], models: Sequence[str]) -> dict[str, A
                 )
                 for board in english.values()
             ]
-            series.append((name, [cell and cell.value for cell in cells]))
+            series.append((name, [_value(cell) for cell in cells]))
         charts["English, over benchmarks"] = radar.radar(axes, series)
     return charts
+
+
+def _value(cell: Cell | None) -> float | None:
+    return None if cell is None else cell.value

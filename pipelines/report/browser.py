@@ -19,7 +19,7 @@ def answers(readings: Path, asked: Mapping[Key, Asked], *, per_place: int) -> li
     kept: dict[tuple[str, str, str, str], list[BrowsedAnswer]] = defaultdict(list)
     most = max(1, per_place // len(KINDS))
     for line in _lines(readings):
-        key: Key = tuple(line["key"])  # type: ignore[assignment]
+        key: Key = tuple(line["key"])
         if line["answer"] is None or key not in asked:
             continue
         rights = [right for _, _, right in line["read"].values()]

@@ -72,6 +72,10 @@ def _board(
     note = ""
     if own:
         note = f"Questions of the procedural world in {benchmark.title}'s layout: not comparable with published scores."
+    elif known and first.get("is_a_model") is False:
+        note = "Scored here by the overlap with the reference, which is no judge: not comparable with the published rows."
+    elif known and "judge" in first:
+        note = f"Judged here by {first['judge']}; the published rows by the judges that their papers name."
     return Leaderboard(
         benchmark=benchmark.name,
         title=benchmark.title,
@@ -126,6 +130,11 @@ def costs(scores: Mapping[str, Any]) -> list[Cost]:
         for language, of_one in found.get(name, {}).items()
         for profile, cost in of_one["extraction_cost"].items()
     ]
+
+
+def tells(cost: Cost) -> bool:
+    """Whether the tool reads anything otherwise than we do."""
+    return bool(cost.headline or cost.read_by_robust_alone or cost.read_differently)
 
 
 def paired(scores: Mapping[str, Any]) -> list[Paired]:

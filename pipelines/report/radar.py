@@ -11,6 +11,8 @@ from pipelines.report.charts import COLOURS
 
 SIZE, MIDDLE, REACH = 400, 200, 132
 RINGS = (0.25, 0.5, 0.75, 1.0)
+USUAL_BEST = 100.0
+"""Where an axis ends if it does not say so."""
 
 
 def radar(axes: Sequence[tuple[str, float]], series: Sequence[tuple[str, Sequence[float | None]]]) -> Markup:
@@ -24,11 +26,11 @@ def radar(axes: Sequence[tuple[str, float]], series: Sequence[tuple[str, Sequenc
     for (name, best), angle in zip(axes, angles, strict=True):
         x, y = _at(1.0, angle)
         parts.append(f'<line x1="{MIDDLE}" y1="{MIDDLE}" x2="{x:.1f}" y2="{y:.1f}" class="grid"/>')
-        x, y = _at(1.17, angle)
+        x, y = _at(1.12, angle)
         anchor = "middle" if abs(math.sin(angle)) < 0.3 else "start" if math.sin(angle) > 0 else "end"
         parts.append(
-            f'<text x="{x:.1f}" y="{y + 1:.1f}" text-anchor="{anchor}">{escape(name)}'
-            f'<tspan x="{x:.1f}" dy="14" class="tick">to {best:g}</tspan></text>'
+            f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{escape(name)}'
+            + (f' <tspan class="tick">to {best:g}</tspan></text>' if best != USUAL_BEST else "</text>")
         )
     for place, (name, values) in enumerate(series):
         colour = COLOURS[place % len(COLOURS)]
@@ -46,7 +48,7 @@ def radar(axes: Sequence[tuple[str, float]], series: Sequence[tuple[str, Sequenc
         )
     # Every word in the parts went through `escape`.
     return Markup(  # noqa: S704
-        f'<svg viewBox="-30 0 {SIZE + 60} {SIZE}" role="img" aria-label="Radar chart, fixed axes">{"".join(parts)}</svg>'
+        f'<svg viewBox="-50 40 {SIZE + 100} {SIZE - 80}" role="img" aria-label="Radar chart, fixed axes">{"".join(parts)}</svg>'
     )
 
 

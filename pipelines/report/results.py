@@ -209,6 +209,10 @@ LANGUAGE_NAMES = {
     "ar": "Arabic",
     "tr": "Turkish",
     "ru": "Russian",
+    "bn": "Bengali",
+    "id": "Indonesian",
+    "ja": "Japanese",
+    "ko": "Korean",
 }
 
 

@@ -87,8 +87,17 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
             "judge": spec.judge.name,
             "judge_failure_rate": max(failed, default=0.0),
             "models": summary(models),
+            **_previous(spec.output),
         }
     )
+
+
+def _previous(table: Path) -> dict[str, Any]:
+    """The headlines of the scores that this table will replace, so that a check can compare."""
+    if not manifest.exists(table):
+        return {}
+    made = manifest.read(table)
+    return {"previous": {"created": made.created, "models": made.metrics.get("models", {})}}
 
 
 def check_questions(asked: Sequence[Asked], answers: Mapping[Key, Answer], *, where: Path) -> None:
