@@ -14,21 +14,23 @@ from pipelines.world.scenes import COLOURS, COUNTS, OPPOSITE, RELATIONS, SHAPES,
 
 FOLDER = Path(__file__).parent / "grammars"
 
-Topic = Literal["colour", "shape", "count", "size", "position"]
-TOPICS: tuple[Topic, ...] = ("colour", "shape", "count", "size", "position")
+Topic = Literal["colour", "shape", "count", "size", "position", "relation"]
+TOPICS: tuple[Topic, ...] = ("colour", "shape", "count", "size", "position", "relation")
 LETTERS = "ABCD"
 
 
 class Question(BaseModel):
     """A question about a scene, before it is put into a language.
 
-    `answer` is the right value of the topic (a colour, a shape, ...), not a word of any language.
+    `side` is where the group is: in the picture, or seen from the other group. `answer` is the right value of
+    the topic (a colour, a shape, ...), not a word of any language.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     topic: Topic
     about: Group
+    side: Relation
     answer: str
 
 
@@ -38,6 +40,7 @@ VALUES: dict[Topic, tuple[str, ...]] = {
     "count": tuple(str(count) for count in COUNTS),
     "size": SIZES,
     "position": RELATIONS,
+    "relation": SHAPES,
 }
 """Every value that the answer to a question of a topic can have."""
 
@@ -84,7 +87,6 @@ class Grammar(BaseModel):
             first=self.group_words(scene.first),
             second=self.group_words(scene.second),
             relation=self.relations[scene.relation],
-            opposite=self.relations[OPPOSITE[scene.relation]],
             side=self.sides[scene.relation],
             opposite_side=self.sides[OPPOSITE[scene.relation]],
         )
@@ -96,14 +98,16 @@ class Grammar(BaseModel):
     def question(self, question: Question, phrasing: int) -> str:
         templates = self.questions[question.topic]
         return templates[phrasing % len(templates)].format(
-            shape=self.shapes[question.about.shape][1], colour=self.colours[question.about.colour]
+            shape=self.shapes[question.about.shape][1],
+            colour=self.colours[question.about.colour],
+            relation=self.relations[question.side],
         )
 
     def value(self, topic: Topic, value: str) -> str:
         """A value of a topic in this language's words: what an answer or an option says."""
         if topic == "colour":
             return self.colours[value]
-        if topic == "shape":
+        if topic in ("shape", "relation"):
             return self.shapes[value][0]
         if topic == "count":
             return self.numbers[int(value)]
@@ -125,17 +129,15 @@ def ask(scene: Scene, group: Group, topic: Topic) -> Question:
         "count": str(group.count),
         "size": group.size,
         "position": scene.relation_of(group),
+        "relation": group.shape,
     }
-    return Question(topic=topic, about=group, answer=answers[topic])
+    return Question(topic=topic, about=group, side=scene.relation_of(group), answer=answers[topic])
 
 
 def topics_of(scene: Scene) -> tuple[Topic, ...]:
-    """What is asked about a scene: of two groups, only what both share.
-
-    Captions tell where each group stands; but a language model as small as the quickstart's does not learn
-    in minutes to tell which words belong to which group.
-    """
-    return TOPICS if scene.second is None else ("colour", "count", "size")
+    """What is asked about a scene: of two groups, what both share, and which of them stands where."""
+    one, two = ("colour", "shape", "count", "size", "position"), ("colour", "count", "size", "relation")
+    return one if scene.second is None else two
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pipelines.world.grammar import TOPICS, VALUES, Grammar, Question, ask, grammar
-from pipelines.world.scenes import COLOURS, SHAPES, Group, draw_scene
+from pipelines.world.scenes import COLOURS, RELATIONS, SHAPES, Group, draw_scene
 
 Kind = Literal["caption", "question", "answer", "describe", "choose"]
 
@@ -64,7 +64,7 @@ def few_sentences(grammars: Sequence[Grammar]) -> list[dict[str, str]]:
 
 
 def _questions() -> list[Question]:
-    """One question per topic and per shape or colour that its words name."""
+    """One question per topic and per shape, colour or side that its words name."""
     groups = [
         Group(count=1, size="small", colour=COLOURS[0], shape=shape) for shape in SHAPES
     ] + [Group(count=1, size="small", colour=colour, shape=SHAPES[0]) for colour in COLOURS]  # fmt: skip
@@ -73,6 +73,11 @@ def _questions() -> list[Question]:
     for group in groups:
         anywhere = scene.model_copy(update={"first": group})
         asked += [ask(anywhere, group, topic) for topic in TOPICS]
+    group = groups[0]
+    asked += [
+        ask(scene.model_copy(update={"first": group, "relation": side}), group, "relation")
+        for side in RELATIONS
+    ]
     return asked
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pipelines.world.grammar import TOPICS, ask, grammar
+import numpy as np
+
+from pipelines.world.grammar import TOPICS, ask, grammar, topics_of
+from pipelines.world.render import draw
 from pipelines.world.scenes import draw_scenes
 from pipelines.world.text import few_sentences, held_out_sentences, parallel_sentences
 
@@ -52,3 +55,24 @@ def test_every_question_of_a_scene_is_among_the_short_sentences() -> None:
                 asked = ask(scene, group, topic)
                 assert words.question(asked, 1) in short
                 assert words.value(topic, asked.answer) in short
+
+
+def test_the_shape_that_a_relation_question_asks_for_stands_on_that_side() -> None:
+    words = grammar("en")
+    for scene in draw_scenes(200, seed=6):
+        if scene.second is None:
+            assert "relation" not in topics_of(scene)
+            continue
+        assert "relation" in topics_of(scene)
+        for group in scene.groups:
+            asked = ask(scene, group, "relation")
+            image = np.asarray(
+                draw(scene.model_copy(update={"first": group, "second": None, "relation": asked.side}))
+            )
+            background = image[0, 0].astype(int)
+            rows, columns = np.nonzero(np.abs(image.astype(int) - background).sum(-1) > 100)
+            place = {"left": -columns, "right": columns, "above": -rows, "below": rows}[asked.side]
+            middle = {"left": -1, "above": -1}.get(asked.side, 1) * image.shape[0] / 2
+            assert place.mean() > middle
+            assert words.relations[asked.side] in words.question(asked, 0)
+            assert asked.answer == group.shape

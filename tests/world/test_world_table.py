@@ -169,9 +169,9 @@ def test_benchmark_items_are_the_same_in_every_language_in_the_same_order(world:
             other.image,
         )
         assert one.question != other.question
-    assert {item.category for item in english} == {"colour", "shape", "count", "position"}
+    assert {item.category for item in english} == {"colour", "shape", "count", "position", "relation"}
     opened = question_table.load(manifest.file(world, "open_zh.parquet"))
-    assert {item.topic for item in opened} == {"colour", "shape", "count", "size", "position"}
+    assert {item.topic for item in opened} == {"colour", "shape", "count", "size", "position", "relation"}
     assert all(set(item.answers) == {"en", "zh"} for item in opened)
 
 
