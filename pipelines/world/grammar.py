@@ -136,8 +136,9 @@ def ask(scene: Scene, group: Group, topic: Topic) -> Question:
 
 def topics_of(scene: Scene) -> tuple[Topic, ...]:
     """What is asked about a scene: of two groups, what both share, and which of them stands where."""
-    one, two = ("colour", "shape", "count", "size", "position"), ("colour", "count", "size", "relation")
-    return one if scene.second is None else two
+    if scene.second is None:
+        return ("colour", "shape", "count", "size", "position")
+    return ("colour", "count", "size", "relation")
 
 
 @functools.cache

@@ -40,7 +40,13 @@ def test_a_model_that_knows_everything_scores_one_everywhere_with_doubt_left(sco
         assert model["mmmb"][language]["circular"]["low"] < 1.0
         assert model["open"][language]["content_in_asked_language"]["value"] == 1.0
         assert model["language"][language]["asked"]["value"] == 1.0
-        assert set(model["mmmb"][language]["by_category"]) == {"colour", "shape", "count", "position", "relation"}
+        assert set(model["mmmb"][language]["by_category"]) == {
+            "colour",
+            "shape",
+            "count",
+            "position",
+            "relation",
+        }
 
 
 def test_always_the_same_letter_is_right_by_chance_and_never_in_every_rotation(scores_of: Any) -> None:
