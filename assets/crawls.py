@@ -72,6 +72,13 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
         return download.spec_for(record, recipe.download, at(crawl, raw_pairs))
 
     def score_spec(crawl: str) -> StageSpec:
+        taken_in = at(crawl, raw_pairs)
+        if manifests.exists(taken_in) and manifests.read(taken_in).metrics.get("records") == "conversations":
+            raise BadInput(
+                f"the crawl {crawl!r} holds conversations, which are neither scored nor filtered",
+                where=taken_in,
+                remedy=f"nothing more is needed: the job {raw_pairs} took it in, and `instruction_mix` reads it",
+            )
         return score.ScoreSpec(
             output=at(crawl, clip_scores),
             raw_pairs=at(crawl, raw_pairs),
@@ -126,7 +133,10 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             upstream=world_key,
             checks=every_table,
             kinds=frozenset({"python", "parquet"}),
-            description="Images and captions of the URL list, downloaded by img2dataset behind a guard.",
+            description=(
+                "Images with their captions, or with conversations: downloaded by img2dataset behind a guard, or "
+                "read from disk."
+            ),
         ),
         declared(
             key=dg.AssetKey(clip_scores),

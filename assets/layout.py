@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
 from assets.partitions import crawl_folder
+from pipelines.download.spec import NAME as RAW_PAIRS
 from pipelines.lake import cache as lake_cache
 from pipelines.lake import location
 from pipelines.lake import manifest as manifests
@@ -43,3 +45,12 @@ class Layout:
         """The crawls for which this table exists, sorted by name: what training is made from."""
         tables = sorted((self.workspace / "crawls").glob(f"*/{name}"))
         return {table.parent.name: table for table in tables if manifests.exists(table)}
+
+    def conversation_crawls(self, languages: Collection[str]) -> dict[str, Path]:
+        """The crawls of conversations in these languages, sorted by name: instruction data."""
+        return {
+            crawl: table
+            for crawl, table in self.crawls_with(RAW_PAIRS).items()
+            if (metrics := manifests.read(table).metrics).get("records") == "conversations"
+            and metrics.get("language") in languages
+        }

@@ -131,9 +131,12 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
     translator = layout.table("foundations", "translator")
 
     def mix_spec(_: str) -> StageSpec:
+        languages = recipe.languages if variant.share > 0 else [recipe.pivot_language]
+        corpora = layout.conversation_crawls(languages)
         return instructions.InstructionSpec(
             output=layout.table(*variant.place("instruction_mix")),
-            world=layout.table("world"),
+            world=layout.table("world") if recipe.world is not None or not corpora else None,
+            corpora=corpora,
             translator=translator if variant.share > 0 else None,
             parameters=instructions.InstructionParameters(
                 target_share=variant.share,

@@ -15,6 +15,7 @@ from assets.stage_asset import stage_asset
 from jobs.register_crawl import register_crawl_job
 from jobs.schedules import refilter_schedule
 from jobs.sensors import new_crawls_sensor
+from pipelines.download.spec import NAME as RAW_PAIRS
 from pipelines.recipe import Recipe, read_recipe
 
 RECIPE_VARIABLE = "RECIPE"
@@ -35,6 +36,8 @@ def definitions(recipe: Recipe) -> dg.Definitions:
     """Everything that Dagster shows and runs for `recipe`."""
     made = graph(recipe)
     ingest, refilter = crawl_jobs(made)
+    stages = stage_jobs(made)
+    take_in = next(job for job in stages if job.name == RAW_PAIRS)
     own_crawls = () if recipe.world is None else (recipe.world.crawl,)
     (scores,), (filtered,) = made.of_stage("clip_scores"), made.of_stage("filtered_pairs")
     return dg.Definitions(
@@ -43,10 +46,10 @@ def definitions(recipe: Recipe) -> dg.Definitions:
             *chain_jobs(made),
             ingest,
             refilter,
-            *stage_jobs(made),
+            *stages,
             register_crawl_job(made.layout.workspace),
         ],
-        sensors=[new_crawls_sensor(ingest, made.layout.workspace, recipe.crawls_folder, own_crawls)],
+        sensors=[new_crawls_sensor(ingest, take_in, made.layout.workspace, recipe.crawls_folder, own_crawls)],
         schedules=[refilter_schedule(refilter, scores, filtered)],
         resources={"compute": Compute.of_environment(), "console": Console()},
         executor=dg.in_process_executor,
@@ -82,7 +85,7 @@ def chain_jobs(made: Graph) -> list[dg.UnresolvedAssetJobDefinition]:
 def crawl_jobs(made: Graph) -> tuple[dg.UnresolvedAssetJobDefinition, dg.UnresolvedAssetJobDefinition]:
     """`ingest` and `refilter`, for the crawl in the run's partition tag."""
     crawls = {asset.stage.name: asset.key for asset in made.assets if asset.by_crawl}
-    raw_pairs = crawls.pop("raw_pairs")
+    raw_pairs = crawls.pop(RAW_PAIRS)
     return (
         _job(
             "ingest",

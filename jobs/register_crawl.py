@@ -9,6 +9,7 @@ from pydantic import Field
 
 from assets.console import Console, explain_failure
 from assets.partitions import PARTITION_TAG, crawl_record, register_crawl
+from pipelines.download.spec import NAME as RAW_PAIRS
 from pipelines.errors import BadInput
 
 
@@ -37,15 +38,16 @@ def register_crawl_job(workspace: Path) -> dg.JobDefinition:
                 "record": dg.MetadataValue.path(str(crawl_record(workspace, manifest.crawl))),
             }
         )
+        job = "ingest" if manifest.kind == "pairs" else RAW_PAIRS
         console.say(
-            f"registered {manifest.crawl!r} ({len(manifest.files)} URL lists); take it in with\n"
-            f"""  dagster job execute -m jobs -j ingest --tags '{{"{PARTITION_TAG}":"{manifest.crawl}"}}'"""
+            f"registered {manifest.crawl!r} ({len(manifest.files)} files); take it in with\n"
+            f"""  dagster job execute -m jobs -j {job} --tags '{{"{PARTITION_TAG}":"{manifest.crawl}"}}'"""
         )
         console.end()
 
     @dg.job(
         name="register_crawl",
-        description="Register a crawl from its manifest. Its data is then made by the job `ingest`.",
+        description="Register a crawl from its manifest. Its data is then made by the job that this one names.",
         hooks={explain_failure},
     )
     def job() -> None:

@@ -41,14 +41,19 @@ class Seen:
 
 
 def new_crawls_sensor(
-    job: dg.UnresolvedAssetJobDefinition, workspace: Path, folder: Path, expected: tuple[str, ...] = ()
+    ingest: dg.UnresolvedAssetJobDefinition,
+    take_in: dg.UnresolvedAssetJobDefinition,
+    workspace: Path,
+    folder: Path,
+    expected: tuple[str, ...] = (),
 ) -> dg.SensorDefinition:
-    """Watches `folder`. The crawls in `expected` come from the graph itself and only become partitions,
+    """Watches `folder`. Pairs get the job `ingest`; conversations, which are neither scored nor filtered,
+    `take_in`. The crawls in `expected` come from the graph itself and only become partitions,
     so that they can be chosen in the web UI before their first run."""
 
     @dg.sensor(
         name="new_crawls",
-        job=job,
+        jobs=[ingest, take_in],
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Takes in each new or changed crawl manifest: {folder}/*.yaml and {folder}/*/*.yaml.",
@@ -75,7 +80,8 @@ def new_crawls_sensor(
             if manifest.crawl not in known:
                 added.append(manifest.crawl)
             run_key = f"{manifest.crawl}:{digest[:16]}"
-            requests.append(dg.RunRequest(run_key=run_key, partition_key=manifest.crawl))
+            job = ingest if manifest.kind == "pairs" else take_in
+            requests.append(dg.RunRequest(run_key=run_key, partition_key=manifest.crawl, job_name=job.name))
         for problem in problems if requests else []:  # else the reason for skipping names them
             context.log.warning(problem)
         return dg.SensorResult(

@@ -204,6 +204,7 @@ def _outcome(
     )
     metrics = {
         "records": manifest.kind,
+        "language": manifest.language,
         "license": manifest.license,
         "shards": len(account.done),
         "shards_reused": len(account.reused),

@@ -12,7 +12,7 @@ from assets.partitions import crawl_record, registered
 from jobs.sensors import CRAWLS_PER_TICK, new_crawls_sensor
 from pipelines.crawls import read_manifest
 
-INGEST = dg.define_asset_job("ingest")
+INGEST, TAKE_IN = dg.define_asset_job("ingest"), dg.define_asset_job("raw_pairs")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def tick(
     folder: Path, instance: dg.DagsterInstance, cursor: str | None = None, expected: tuple[str, ...] = ()
 ) -> dg.SensorResult:
     """One evaluation, and what the daemon does with its partition requests."""
-    sensor = new_crawls_sensor(INGEST, folder.parent / "data", folder, expected)
+    sensor = new_crawls_sensor(INGEST, TAKE_IN, folder.parent / "data", folder, expected)
     result = sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
     assert isinstance(result, dg.SensorResult)
     for request in result.dynamic_partitions_requests or []:
@@ -60,6 +60,17 @@ def test_a_new_manifest_becomes_a_partition_and_one_run(folder: Path, instance: 
     assert recorded.files == [folder / "list.parquet"]
     again = tick(folder, instance, result.cursor)
     assert not again.run_requests and "nothing new" in words(again)
+
+
+def test_pairs_are_ingested_and_conversations_only_taken_in(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    put(folder, "a.yaml", "pairs")
+    put(folder, "b.yaml", "talks", "format: llava\nimages: {url_prefix: 'http://images.example/'}\n")
+    requests = tick(folder, instance).run_requests or []
+    assert [(request.partition_key, request.job_name) for request in requests] == [
+        ("pairs", "ingest"), ("talks", "raw_pairs"),
+    ]  # fmt: skip
 
 
 def test_a_manifest_may_lie_in_a_folder_of_its_own(folder: Path, instance: dg.DagsterInstance) -> None:

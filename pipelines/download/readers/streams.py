@@ -32,8 +32,9 @@ def lines(path: Path) -> Iterator[Line]:
             number += 1
             size = len(line)
             whole = size < MAX_LINE_BYTES or line.endswith(b"\n")
-            while not line.endswith(b"\n") and (line := stream.readline(MAX_LINE_BYTES)):
-                size += len(line)
+            rest = line if not whole else b"\n"
+            while not rest.endswith(b"\n") and (rest := stream.readline(MAX_LINE_BYTES)):
+                size += len(rest)
             if not whole or line.strip():
                 content = line.rstrip(b"\r\n") if whole else None
                 if content is not None and number == 1:
