@@ -19,6 +19,8 @@ from assets.training import (
     pretraining_plan_asset,
     tuning_assets,
 )
+from assets.training import PRETRAINED, Variant, pretrained_asset, tuning_assets
+from assets.translation_benchmarks import translation_benchmark_assets
 from pipelines.errors import BadInput
 from pipelines.recipe import DEFAULT_RESOURCES, Recipe
 from pipelines.report.spec import ReportParameters
@@ -56,6 +58,7 @@ def graph(recipe: Recipe) -> Graph:
         *foundation_assets(recipe, layout),
         *benchmark_files_assets(recipe, layout),
         pretraining_plan_asset(recipe, layout),
+        *translation_benchmark_assets(recipe, layout),
         pretrained_asset(recipe, layout),
         answers_asset(recipe, layout, (PRETRAINED,), ("answers", PRETRAINED), "benchmark"),
     ]

@@ -28,10 +28,20 @@ def main(stage: Stage[SpecT]) -> None:
     )  # fmt: skip
     parser.add_argument("spec", type=Path, metavar="SPEC", help="the spec document, JSON or YAML")
     parser.add_argument("--schema", action=_PrintSchema, stage=stage, help="print the spec's JSON schema")
+    if stage.estimate is not None:
+        parser.add_argument(
+            "--estimate",
+            action="store_true",
+            help="say what a run would ask servers for and cost, and do nothing",
+        )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        made = execute(stage, load(stage.spec_type, arguments.spec))
+        spec = load(stage.spec_type, arguments.spec)
+        if stage.estimate is not None and arguments.estimate:
+            print(stage.estimate(spec))
+            return
+        made = execute(stage, spec)
     except BadInput as error:
         _end_with(stage, BAD_INPUT_EXIT_CODE, f"error: {error}")
     except (Interrupted, KeyboardInterrupt) as error:

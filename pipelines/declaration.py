@@ -74,17 +74,18 @@ class Stage(Generic[SpecT]):
     a last run, without these, finds all parts done and publishes."""
     stable_names: tuple[str, ...] = ()
     """Files that people open: also put directly under `output`, after the publish."""
+    estimate: Callable[[SpecT], str] | None = None
+    """What a run would cost, in words, without a request; for stages that ask paid servers."""
 
 
-def lazy(target: str) -> Callable[..., Outcome]:
+def lazy(target: str) -> Callable[..., Any]:
     """The function `package.module:name`, imported when it is first called.
 
     A stage is declared beside its spec, which the web UI loads; what runs it imports torch.
     """
     module, name = target.split(":")
 
-    def call(spec: Any, work: Work, progress: Progress) -> Outcome:
-        outcome: Outcome = getattr(importlib.import_module(module), name)(spec, work, progress)
-        return outcome
+    def call(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*arguments)
 
     return call

@@ -21,6 +21,7 @@ from pipelines.score.spec import ScoreParameters
 from pipelines.shard.spec import ShardParameters
 from pipelines.training.spec import Optimisation
 from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
+from pipelines.translation_benchmark.spec import TestSet
 from pipelines.world.spec import WorldParameters
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
@@ -45,6 +46,9 @@ class Translation(Section):
         {}, description="by language pair such as en-zh: a translator below it blocks what it would translate"
     )
     conduct: Conduct = Field(Conduct(), description="how a server is asked, where one translates")
+    test_sets: list[TestSet] = Field(
+        [], description="published test sets, such as WMT17, on which the translator is scored"
+    )
     captions_per_chunk: int = Field(2000, ge=1)
 
 

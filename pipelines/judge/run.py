@@ -9,13 +9,22 @@ from pipelines.errors import BadInput
 from pipelines.judge import calibration, overlap
 from pipelines.judge.aggregate import scored
 from pipelines.judge.items import read_items, read_pack, write_reviews
-from pipelines.judge.judging import judge
+from pipelines.judge.judging import estimate, judge
 from pipelines.judge.spec import JudgeSpec
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 
 REVIEWS_FILE, JUDGEMENT_FILE = "reviews.jsonl", "judgement.json"
+
+
+def estimated(spec: JudgeSpec) -> str:
+    """What judging would cost, in words, without a request."""
+    items = read_items(spec.items)
+    if spec.calibration is not None:
+        items += [item for item, _ in read_pack(spec.calibration)]
+    found = estimate(items, spec.judge, spec.cache, rules=spec.rules, conduct=spec.conduct)
+    return f"{spec.judge.name} asks no server" if found is None else found.words()
 
 
 def run(spec: JudgeSpec, work: Work, progress: Progress) -> Outcome:

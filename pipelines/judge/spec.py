@@ -89,4 +89,5 @@ STAGE = Stage(
     run=lazy("pipelines.judge.run:run"),
     summary="Judge free answers by a language model behind a server, or by their overlap with a reference.",
     resumable=True,
+    estimate=lazy("pipelines.judge.run:estimated"),
 )

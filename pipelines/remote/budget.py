@@ -30,6 +30,16 @@ class Estimate:
     most_cost: float
     currency: str
 
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.requests + other.requests,
+            self.kept + other.kept,
+            self.prompt_tokens + other.prompt_tokens,
+            self.most_answer_tokens + other.most_answer_tokens,
+            self.most_cost + other.most_cost,
+            self.currency or other.currency,
+        )
+
     def words(self) -> str:
         asked = f"{self.requests:,} requests to make ({self.kept:,} more were answered before)"
         tokens = (
@@ -37,6 +47,10 @@ class Estimate:
         )
         cost = f": at most {self.most_cost:,.2f} {self.currency}" if self.most_cost else ""
         return f"{asked}, {tokens}{cost}"
+
+
+NOTHING = Estimate(0, 0, 0, 0, 0.0, "")
+"""What work costs that asks no server."""
 
 
 class Purse:

@@ -117,4 +117,5 @@ STAGE = Stage(
     run=lazy("pipelines.translate.captions:run"),
     summary="Translate the captions of the kept pairs into the target languages, guarded.",
     resumable=True,
+    estimate=lazy("pipelines.translate.estimate:estimate"),
 )

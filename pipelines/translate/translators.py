@@ -15,6 +15,7 @@ from models.weights import WeightsError
 from pipelines.documents import validated
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
+from pipelines.remote.budget import NOTHING, Estimate
 from pipelines.remote.cache import Cache, key_of
 from pipelines.remote.spec import Conduct
 from pipelines.translate.guarded import TranslatesTexts
@@ -55,6 +56,15 @@ class Routed:
         except WeightsError as error:
             raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
         return [Output(one.text, one.finished, one.failure) for one in made]
+
+    def estimate(self, texts: Sequence[str], source: str, target: str) -> Estimate:
+        """What a server would be asked for; nothing for a local model."""
+        translator = self._by_language.get(target, self._otherwise)
+        return (
+            translator.estimate(texts, source, target)
+            if isinstance(translator, RemoteTranslator)
+            else NOTHING
+        )
 
 
 class Cached:

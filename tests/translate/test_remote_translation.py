@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from pipelines.command_line import main
 from pipelines.errors import BadInput, Interrupted
 from pipelines.foundations.translator.spec import STAGE as MAKE
 from pipelines.foundations.translator.spec import TranslatorParameters, TranslatorSpec
@@ -230,3 +231,25 @@ def test_a_reply_is_freed_of_what_is_not_the_translation(reply: str, source: str
 def test_a_prompt_without_a_place_for_the_text_is_refused() -> None:
     with pytest.raises(ValidationError, match="text"):
         RemoteTranslation(server=Server(base_url="http://x/v1", model="m"), prompt="Translate into {target}.")
+
+
+def test_the_estimate_of_a_crawl_asks_nothing_and_leaves_out_what_is_kept(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(dictionary) as (chat, url):
+        table = translator(lake, url, tmp_path / "translator")
+        execute(STAGE, spec(lake, table, tmp_path / "half", filtered_pairs=lake / "half"))
+        asked = len(chat.calls)
+        priced = FAST.model_copy(update={"budget": Budget(prompt_price=2.0, answer_price=6.0)})
+        document = spec(lake, table, tmp_path / "out", conduct=priced).model_dump_json()
+        (tmp_path / "spec.json").write_text(document)
+        monkeypatch.setattr("sys.argv", ["translate", str(tmp_path / "spec.json"), "--estimate"])
+        main(STAGE)
+    distinct = {row["caption"] for row in ROWS}
+    kept = {row["caption"] for row in ROWS[:14]} - {REFUSED}
+    words = capsys.readouterr().out
+    # Of the held-out sentences on which the translator was scored, none is a caption.
+    assert f"{len(distinct - kept)} requests to make ({len(kept)} more were answered before)" in words
+    assert "USD" in words
+    assert len(chat.calls) == asked
+    assert not manifest.exists(tmp_path / "out")

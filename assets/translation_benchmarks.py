@@ -1,0 +1,41 @@
+"""The translator on published test sets: one asset per set that the recipe names."""
+
+from __future__ import annotations
+
+from assets import checks
+from assets.layout import Layout
+from assets.stage_asset import StageAsset
+from pipelines.recipe import Recipe
+from pipelines.stage import StageSpec
+from pipelines.translation_benchmark import spec as translation_benchmark
+from pipelines.translation_benchmark.spec import TestSet
+
+
+def translation_benchmark_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
+    """BLEU and chrF of the recipe's translator on each of its test sets."""
+    return [_asset(recipe, layout, test_set) for test_set in recipe.translation.test_sets]
+
+
+def _asset(recipe: Recipe, layout: Layout, test_set: TestSet) -> StageAsset:
+    place = (translation_benchmark.NAME, f"{test_set.name}_{test_set.pair}".replace("-", "_"))
+
+    def spec(_: str) -> StageSpec:
+        return translation_benchmark.TranslationBenchmarkSpec(
+            output=layout.table(*place),
+            test_set=test_set,
+            translator=layout.table("foundations", "translator"),
+            guard=recipe.translation.guard,
+            cache=layout.cache,
+            conduct=recipe.translation.conduct,
+        )
+
+    return StageAsset(
+        key=layout.key(*place),
+        stage=translation_benchmark.STAGE,
+        spec=spec,
+        group="benchmark",
+        upstream=[layout.key("foundations", "translator")],
+        checks=[checks.checksums(), checks.non_empty()],
+        kinds=frozenset({"python", "json"}),
+        description=f"BLEU of the translator on {test_set.name}, {test_set.pair}, with sacrebleu's signature.",
+    )
