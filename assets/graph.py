@@ -19,7 +19,6 @@ from assets.training import (
     pretraining_plan_asset,
     tuning_assets,
 )
-from assets.training import PRETRAINED, Variant, pretrained_asset, tuning_assets
 from assets.translation_benchmarks import translation_benchmark_assets
 from pipelines.errors import BadInput
 from pipelines.recipe import DEFAULT_RESOURCES, Recipe

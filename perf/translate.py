@@ -175,7 +175,9 @@ def main() -> None:
             f"{name:44s} {rate:9.1f} sentences/s   {seconds[first] / seconds[name]:6.2f} x (a)   "
             f"{seconds[second] / seconds[name]:6.2f} x (b)"
         )
-    equal = sum(map(str.__eq__, outputs[first], outputs[third])) / len(texts)
+    # Cut off at a length that the two count differently, by a token.
+    same = str.__eq__ if ends else lambda one, other: one.startswith(other) or other.startswith(one)
+    equal = sum(map(same, outputs[first], outputs[third])) / len(texts)
     sorted_equal = sum(map(str.__eq__, outputs[first], outputs[second])) / len(texts)
     print(f"outputs of (c) equal to (a): {equal:.2%}; of (b) equal to (a): {sorted_equal:.2%}")
     if ends:
