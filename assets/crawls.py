@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import dagster as dg
 
@@ -13,11 +14,13 @@ from assets.stage_asset import Finished, StageAsset
 from pipelines.download import spec as download
 from pipelines.errors import BadInput
 from pipelines.filter import spec as filtering
+from pipelines.lake import location
 from pipelines.lake import manifest as manifests
 from pipelines.recipe import Recipe
 from pipelines.score import spec as score
 from pipelines.shard import spec as shard
 from pipelines.stage import StageSpec
+from pipelines.takedown import spec as takedown
 from pipelines.translate import spec as translate
 from pipelines.world import spec as world
 
@@ -61,9 +64,13 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
         stage.NAME for stage in (download, score, filtering, translate, shard)
     )
 
+    def takedown_list() -> Path | None:
+        table = layout.table(takedown.NAME)
+        return table if manifests.exists(table) else None
+
     def download_spec(crawl: str) -> StageSpec:
         record = crawl_record(layout.workspace, crawl)
-        if not record.is_file():
+        if not location.is_file(record):
             raise BadInput(
                 f"the manifest of the crawl {crawl!r} was not recorded",
                 where=record,
@@ -118,6 +125,7 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             raw_pairs=at(crawl, raw_pairs),
             filtered_pairs=at(crawl, filtered_pairs),
             translations=at(crawl, translations),
+            takedown=takedown_list(),
             source=crawl,
             parameters=recipe.shards,
         )

@@ -43,7 +43,7 @@ class Layout:
 
     def crawls_with(self, name: str) -> dict[str, Path]:
         """The crawls for which this table exists, sorted by name: what training is made from."""
-        tables = sorted((self.workspace / "crawls").glob(f"*/{name}"))
+        tables = [crawl / name for crawl in location.folders(self.workspace / "crawls")]
         return {table.parent.name: table for table in tables if manifests.exists(table)}
 
     def conversation_crawls(self, languages: Collection[str]) -> dict[str, Path]:

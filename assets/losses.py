@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.lake import cache
 from pipelines.lake.manifest import Manifest
 
 LOSSES_FILE = "losses.parquet"
@@ -21,7 +22,7 @@ def logged_losses(table: Path, manifest: Manifest) -> list[float | None]:
             import pyarrow.parquet as parquet  # the web UI loads this module, and need not load pyarrow
 
             # Not `read_table`, which imports pandas.
-            with parquet.ParquetFile(table / file.path) as log:
+            with parquet.ParquetFile(cache.fetched(table / file.path, file.sha256)) as log:
                 read: list[float | None] = log.read(columns=["loss"])["loss"].to_pylist()
             return read
     logged: list[float | None] = manifest.metrics.get("losses", [])

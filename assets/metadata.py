@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 
 from assets.losses import curve_svg, logged_losses
+from pipelines.lake import cache, location
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.manifest import Manifest
 from pipelines.launch.spec import Usage
@@ -73,7 +74,7 @@ def of_usage(usage: Usage | None) -> dict[str, dg.MetadataValue[Any]]:
 def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.MetadataValue[Any]]:
     """The metadata of a materialization of `table`."""
     shown: dict[str, dg.MetadataValue[Any]] = {}
-    for page in sorted(table.glob("*.html")):
+    for page in [] if location.is_remote(table) else sorted(table.glob("*.html")):
         shown[page.name] = dg.MetadataValue.path(str(page.resolve()))
     shown.update(_plots(table, manifest))
     if manifest.ledger is not None:
@@ -87,7 +88,7 @@ def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.M
         "reused": dg.MetadataValue.bool(reused),
         "made": dg.MetadataValue.text(manifest.created),
         "seconds": dg.MetadataValue.float(manifest.seconds),
-        "table": dg.MetadataValue.path(str(table.resolve())),
+        "table": dg.MetadataValue.path(location.url(location.absolute(table))),
         "files": dg.MetadataValue.md(_files(manifest)),
         "bytes": dg.MetadataValue.int(sum(file.bytes for file in manifest.files)),
         "fingerprint": dg.MetadataValue.text(manifest.fingerprint),
@@ -95,7 +96,7 @@ def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.M
     if manifest.inputs:
         rows = [[name, version] for name, version in manifest.inputs.items()]
         shown["inputs"] = dg.MetadataValue.md(markdown_table(["input", "data version"], rows))
-    log = table / "_launch" / "log.txt"
+    log = cache.scratch(table) / "_launch" / "log.txt"
     if log.is_file():
         shown["log"] = dg.MetadataValue.path(str(log.resolve()))
     return shown
@@ -121,7 +122,7 @@ def _plots(table: Path, manifest: Manifest) -> dict[str, dg.MetadataValue[Any]]:
     for file in manifest.files:
         path = table / file.path
         if path.suffix == ".png" and not path.stem.endswith(SMALL):
-            plots[f"plot: {path.stem}"] = _picture(path)
+            plots[f"plot: {path.stem}"] = _picture(cache.fetched(path, file.sha256))
     return plots
 
 

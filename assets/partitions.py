@@ -10,6 +10,7 @@ import yaml
 
 from pipelines.crawls import CrawlManifest, read_manifest
 from pipelines.errors import BadInput
+from pipelines.lake import location
 from pipelines.lake.manifest import write_atomically
 
 CRAWLS = dg.DynamicPartitionsDefinition(name="crawls")
@@ -40,7 +41,8 @@ def record_crawl(manifest: CrawlManifest, workspace: Path) -> Path:
     another one are then out of date, and are made anew when they are next asked for.
     """
     record = crawl_record(workspace, manifest.crawl)
-    record.parent.mkdir(parents=True, exist_ok=True)
+    if not location.is_remote(record):
+        record.parent.mkdir(parents=True, exist_ok=True)
     document = manifest.model_dump(mode="json", exclude_none=True)
     document["files"] = [_rooted(file, workspace, record.parent) for file in manifest.files]
     if manifest.images is not None:
@@ -49,14 +51,14 @@ def record_crawl(manifest: CrawlManifest, workspace: Path) -> Path:
     if manifest.world is not None:
         document["world"] = _rooted(manifest.world, workspace, record.parent)
     text = yaml.safe_dump(document, allow_unicode=True, sort_keys=False).encode()
-    if not record.is_file() or record.read_bytes() != text:
+    if not location.is_file(record) or location.read_bytes(record) != text:
         write_atomically(record, text)
     return record
 
 
 def _rooted(path: Path, workspace: Path, folder: Path) -> str:
-    resolved = path.resolve()
-    if resolved.is_relative_to(workspace.resolve()):
+    resolved = location.absolute(path)
+    if not location.is_remote(workspace) and resolved.is_relative_to(workspace.resolve()):
         return os.path.relpath(resolved, folder.resolve())
     return str(resolved)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.documents import load_document, validated
 from pipelines.errors import BadInput
+from pipelines.lake import location
 
 LANGUAGE_PATTERN = r"^[a-z]{2,3}$"
 CRAWL_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
@@ -137,7 +138,7 @@ def read_manifest(path: Path) -> CrawlManifest:
         BadInput: the file is missing or malformed, or names a file that does not exist.
     """
     read = validated(CrawlManifest, load_document(path), where=path)
-    folder = path.resolve().parent
+    folder = location.absolute(path).parent
     root = folder if read.root is None else folder / read.root
     found = [file for pattern in read.files for file in _expanded(read, root / pattern, path)]
     images = read.images

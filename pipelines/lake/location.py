@@ -34,6 +34,11 @@ def url(path: Path) -> str:
     return f"s3://{_key(path)}" if is_remote(path) else str(path)
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root of its disk or store."""
+    return path if is_remote(path) else path.resolve()
+
+
 def _key(path: Path) -> str:
     """`bucket/key` of a remote path."""
     from pipelines.errors import BadInput
@@ -100,7 +105,7 @@ def _store_read(answer: Any) -> bytes:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Put `content` at `path`: a reader sees the old file or the new one, never a part."""
+    """Put `content` at `path`, whose folder exists: a reader sees the old file or the new one, never a part."""
     if is_remote(path):
         _store().pipe_file(_key(path), content)
         return

@@ -23,6 +23,7 @@ from pipelines.errors import (
     Interrupted,
     StageFailed,
 )
+from pipelines.lake import cache
 from pipelines.lake.manifest import write_atomically
 from pipelines.launch.spec import JobSpec, Report, Usage
 from pipelines.progress import FILE_VARIABLE, QUIET_VARIABLE
@@ -39,7 +40,7 @@ class LocalLauncher:
 
     def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> Usage:
         started = time.monotonic()
-        folder = job.spec.output / "_launch"
+        folder = cache.scratch(job.spec.output) / "_launch"
         folder.mkdir(parents=True, exist_ok=True)
         spec_path, log_path, reports = (folder / name for name in ("spec.json", "log.txt", "progress.jsonl"))
         write_atomically(spec_path, job.spec.model_dump_json(indent=1).encode())

@@ -1,0 +1,183 @@
+"""Takedown: what was demanded is found wherever it is, leaves the next publish, and stays on the list."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import BadInput
+from pipelines.lake import manifest
+from pipelines.lake.shards import ShardReader
+from pipelines.lake.takedown import Demands
+from pipelines.shard.spec import STAGE, ShardParameters, ShardSpec
+from pipelines.stage import InputTable, Outcome, Stage, StageSpec, Work, execute
+from pipelines.takedown import keep
+from pipelines.takedown.spec import Demand
+from tests import tables
+
+ROOT = Path(__file__).parents[2]
+ROWS = tables.world_rows(12)
+for number, row in enumerate(ROWS):
+    row["url"] = f"https://{['a.example.org', 'b.example.org', 'c.example.com'][number % 3]}/{number}.jpg"
+IN_B = [row["uid"] for row in ROWS[1::3]]
+
+
+class ModelSpec(StageSpec):
+    shards: dict[str, InputTable]
+
+
+def train(spec: ModelSpec, work: Work, progress: Any) -> Outcome:
+    (work.out / "model.safetensors").write_bytes(b"weights")
+    return Outcome()
+
+
+MODEL = Stage("pretrained", "tests.model", ModelSpec, "1", train, "Trains.")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A crawl from raw pairs to shards, and a model made from these."""
+    crawl = tmp_path / "crawls" / "week-1"
+    raw = tables.raw_pairs(crawl / "raw_pairs", ROWS)
+    made = manifest.read(raw)
+    manifest.write(raw, made.model_copy(update={"stage": "raw_pairs"}))
+    tables.filtered_pairs(crawl / "filtered_pairs", [row["uid"] for row in ROWS])
+    execute(STAGE, shard_spec(tmp_path))
+    execute(MODEL, ModelSpec(output=tmp_path / "pretrained", shards={"week-1": crawl / "training_shards"}))
+    return tmp_path
+
+
+def shard_spec(workspace: Path) -> ShardSpec:
+    crawl = workspace / "crawls" / "week-1"
+    takedown = workspace / "takedown"
+    return ShardSpec(
+        output=crawl / "training_shards", raw_pairs=crawl / "raw_pairs", filtered_pairs=crawl / "filtered_pairs",
+        takedown=takedown if manifest.exists(takedown) else None, parameters=ShardParameters(samples_per_shard=4),
+    )  # fmt: skip
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.takedown", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_domain_leaves_the_next_publish_and_every_trace_of_it_is_listed(workspace: Path) -> None:
+    table = workspace / "crawls" / "week-1" / "training_shards"
+    index = pq.read_table(manifest.file(table, "index.parquet")).to_pylist()
+    before = manifest.read(table).data_version
+
+    done = command("--workspace", str(workspace), "--domain", "B.example.org", "--note", "by mail", "--json")
+    found = json.loads(done.stdout)
+
+    assert sorted(row["uid"] for row in found["rows"]["crawls/week-1/raw_pairs"]) == sorted(IN_B)
+    listed = {(one["table"], one["shard"]): one["rows"] for one in found["shards"]}
+    for shard in {row["shard"] for row in index}:
+        count = sum(row["uid"] in IN_B for row in index if row["shard"] == shard)
+        assert listed.get(("crawls/week-1/training_shards", shard), 0) == count
+    assert [(one["table"], one["checkpoints"][0].split("/")[1]) for one in found["made_from_them"]] == [
+        ("pretrained", "model.safetensors")
+    ]
+
+    made = execute(STAGE, shard_spec(workspace))
+    assert made.data_version != before
+    assert made.ledger is not None
+    assert made.ledger.dropped == {"taken_down": len(IN_B)}
+    assert made.ledger.rows_in == len(ROWS)
+    assert set(ShardReader(table).uids.to_pylist()) == {row["uid"] for row in ROWS} - set(IN_B)
+    dropped = pq.read_table(manifest.file(table, "dropped.parquet")).to_pylist()
+    assert sorted(row["uid"] for row in dropped) == sorted(IN_B)
+
+    # The checkpoint was made from shards that no longer exist, and is still named.
+    again = command("--workspace", str(workspace), "--domain", "b.example.org")
+    assert "checkpoint" in again.stdout
+    assert before in again.stdout
+
+
+def test_a_url_is_found_whatever_its_scheme_and_nothing_else_is(workspace: Path) -> None:
+    done = command(
+        "--workspace", str(workspace), "--url", "http://A.example.org:80/0.jpg#x", "--json", "--dry-run"
+    )
+    assert [row["uid"] for row in json.loads(done.stdout)["rows"]["crawls/week-1/raw_pairs"]] == [
+        ROWS[0]["uid"]
+    ]
+    assert not manifest.exists(workspace / "takedown")
+
+
+def test_demands_are_added_and_kept(workspace: Path) -> None:
+    keep.add(workspace, [Demand(kind="domain", value="a.example.org")], [])
+    demands, _ = keep.add(
+        workspace,
+        [Demand(kind="url", value="https://x.org/1"), Demand(kind="domain", value="a.example.org")],
+        [],
+    )
+    assert [one.value for one in demands] == ["a.example.org", "https://x.org/1"]
+    assert keep.read(workspace / "takedown")[0] == demands
+
+
+@pytest.mark.parametrize("domain", ["org", "https://x.org", "x.org/path", ""])
+def test_what_is_no_domain_is_refused_and_the_list_stays(workspace: Path, domain: str) -> None:
+    done = command("--workspace", str(workspace), "--domain", domain)
+    assert done.returncode == 42
+    assert not manifest.exists(workspace / "takedown")
+
+
+def test_an_empty_workspace_is_named(tmp_path: Path) -> None:
+    done = command("--workspace", str(tmp_path), "--domain", "x.org")
+    assert done.returncode == 42
+    assert str(tmp_path) in done.stderr
+
+
+HOSTS = [
+    "example.org",
+    "www.example.org",
+    "notexample.org",
+    "example.org.evil.com",
+    "EXAMPLE.ORG",
+    "example.org.",
+    "bücher.de",
+]
+
+
+@given(urls=st.lists(st.tuples(st.sampled_from(["http", "https", "HTTP"]), st.sampled_from(HOSTS), st.sampled_from(["", ":80", ":8080"]),
+                               st.sampled_from(["/a.jpg", "/b.jpg?x=1", "/", ""])), max_size=8),
+       extra=st.lists(st.text(max_size=20), max_size=3))  # fmt: skip
+def test_the_vectorised_match_agrees_with_the_one_by_one(
+    urls: list[tuple[str, str, str, str]], extra: list[str]
+) -> None:
+    demands = Demands.of(
+        ["https://notexample.org/a.jpg", "images/7.jpg"], ["example.org", "xn--bcher-kva.de"]
+    )
+    texts = [f"{scheme}://{host}{port}{path}" for scheme, host, port, path in urls] + [*extra, "images/7.jpg"]
+    clean = [text.encode("utf-8", "replace").decode() for text in texts]
+    matched = demands.match(pa.chunked_array([pa.array(clean, pa.string())])).to_pylist()
+    assert matched == [demands.demands(text) for text in clean]
+    assert matched[-1] is True
+
+
+def test_a_host_that_only_ends_like_a_domain_is_not_it() -> None:
+    demands = Demands.of([], ["example.org"])
+    with pytest.raises(BadInput):
+        Demands.of([], ["org"])
+    assert [demands.demands(f"http://{host}/") for host in HOSTS] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
