@@ -245,3 +245,81 @@ def test_an_unbalanced_quotation_mark_is_found_where_it_stands(tmp_path: Path) -
     spec = BenchmarkFilesSpec(output=tmp_path / "table", benchmark="mmstar", files={path.name: path})
     with pytest.raises(BadInput, match="cells, the header 11"):
         execute(STAGE, spec)
+
+
+def yes_no_table(path: Path, pairs: int, *, singles: int = 0) -> None:
+    """Pairs of a yes and a no question about one image, and single ones."""
+    rows = []
+    for image in range(pairs):
+        for thing, letter in (("dog", "A"), ("cat", "B")):
+            question = f"Is there a {thing} in the picture?"
+            rows.append(
+                [
+                    str(len(rows)),
+                    published.encoded(image),
+                    question,
+                    "",
+                    "Yes",
+                    "No",
+                    letter,
+                    "existence",
+                    "test",
+                ]
+            )
+    for single in range(singles):
+        rows.append(
+            [
+                str(len(rows)),
+                published.encoded(90 + single),
+                "Which?",
+                "",
+                "one",
+                "two",
+                "A",
+                "existence",
+                "test",
+            ]
+        )
+    columns = ["index", "image", "question", "hint", "A", "B", "answer", "category", "split"]
+    published.tsv(path, columns, rows, quoted=False)
+
+
+@pytest.mark.parametrize(("singles", "has_pairs"), [(0, True), (1, True), (4, False)])
+def test_the_papers_pair_rule_is_scored_where_the_data_has_pairs(
+    tmp_path: Path, singles: int, has_pairs: bool
+) -> None:
+    yes_no_table(tmp_path / "mmmb_en.tsv", 10, singles=singles)
+    table = tmp_path / "table"
+    execute(
+        STAGE,
+        BenchmarkFilesSpec(output=table, benchmark="mmmb", files={"mmmb_en.tsv": tmp_path / "mmmb_en.tsv"}),
+    )
+    # Always the first option, rotated or not: every "yes" right as published, no "no", so no pair.
+    found = scores({"mmmb": table}, tmp_path, lambda asked: asked.gold if asked.item in "0123" else "A")
+    figures = found["models"]["model"]["mmmb"]["en"]["profiles"]["robust"]
+    assert ("pair" in figures) is has_pairs
+    if has_pairs:
+        assert figures["pair"]["value"] == 0.2 and figures["pair"]["n"] == 10
+        assert figures["plain"]["value"] == pytest.approx((4 + 8 + singles) / (20 + singles), abs=1e-4)
+
+
+def test_an_image_that_is_no_image_is_named(tmp_path: Path) -> None:
+    import base64
+
+    from pipelines.answer.answerer import opened
+
+    with pytest.raises(BadInput, match="cannot be decoded"):
+        opened(base64.b64decode(published.encoded(1))[:40], "0123")
+
+
+def test_answers_to_another_prompt_are_refused(tables: dict[str, Path], tmp_path: Path) -> None:
+    asked = suite.load([tables["mme"]])
+    rows = [{**answers.row(one, "yes"), "prompt": "0" * 16} for one in asked]
+    (tmp_path / "answers/made").mkdir(parents=True)
+    answers.write(rows, tmp_path / "answers/made" / answers.FILE)  # type: ignore[arg-type]
+    table = publish(tmp_path / "answers", "answers")
+    spec = ScoreAnswersSpec(
+        output=tmp_path / "scores", answers={"m": table}, benchmarks={"mme": tables["mme"]}
+    )
+    with pytest.raises(BadInput, match="another prompt"):
+        execute(SCORES, spec)

@@ -1,0 +1,123 @@
+"""Benchmarks that a judge rates, through a real server: what failed is counted apart, and a rerun goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.benchmark_files.spec import STAGE as FILES
+from pipelines.benchmark_files.spec import BenchmarkFilesSpec
+from pipelines.benchmarks import answers, suite
+from pipelines.errors import Interrupted
+from pipelines.judge.spec import Judge
+from pipelines.lake import manifest
+from pipelines.remote.spec import Conduct, Server
+from pipelines.score_answers.spec import STAGE, ScoreAnswersSpec
+from pipelines.stage import execute
+from pipelines.world.grammar import grammar
+from pipelines.world.text import few_sentences
+from tests.benchmarks import published
+from tests.benchmarks.conftest import publish
+from tests.chat_server import Answer, Call, serving
+from tests.small_translator import short_sentence_translator
+
+
+@pytest.fixture
+def llava(tmp_path: Path) -> Path:
+    (tmp_path / "files").mkdir()
+    for language in ("en", "zh"):
+        published.llava(tmp_path / "files", language)
+    files = {path.name: path for path in (tmp_path / "files").iterdir()}
+    images = published.images(tmp_path / "images")
+    execute(
+        FILES, BenchmarkFilesSpec(output=tmp_path / "llava", benchmark="llava", files=files, images=images)
+    )
+    return tmp_path / "llava"
+
+
+@pytest.fixture
+def said(llava: Path, tmp_path: Path) -> Path:
+    (tmp_path / "answers/made").mkdir(parents=True)
+    rows = [answers.row(one, f"I see a dog. {one.item}") for one in suite.load([llava])]
+    answers.write(rows, tmp_path / "answers/made" / answers.FILE)
+    return publish(tmp_path / "answers", "answers")
+
+
+def spec(url: str, llava: Path, said: Path, folder: Path, **conduct: Any) -> ScoreAnswersSpec:
+    return ScoreAnswersSpec(
+        output=folder / "scores", answers={"model": said}, benchmarks={"llava": llava},
+        judge=Judge(server=Server(base_url=url, model="a-judge"), swap=False),
+        conduct=Conduct(backoff_seconds=0.01, attempts=2, **conduct), judge_cache=folder / "cache.sqlite",
+    )  # fmt: skip
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(manifest.file(folder / "scores", "scores.json").read_text())
+    return found["models"]["model"]["llava"]
+
+
+def test_the_judge_is_shown_context_and_reference_and_its_failures_enter_no_mean(
+    llava: Path, said: Path, tmp_path: Path
+) -> None:
+    prompts: list[str] = []
+
+    def behave(call: Call) -> Answer:
+        prompts.append(call.prompt)
+        return Answer(text="no numbers" if "I see a dog. 1" in call.prompt else "8 6\nbecause")
+
+    with serving(behave) as (_, url):
+        made = execute(STAGE, spec(url, llava, said, tmp_path))
+    first = next(prompt for prompt in prompts if "question 0?" in prompt)
+    assert first.index("One dog.") < first.index("dog: [0.1, 0.2, 0.3, 0.4]") < first.index("question 0?")
+    assert first.index("the answer to 0") < first.index("I see a dog. 0")
+    english = scores(tmp_path)["en"]
+    assert english["judge"] == "a-judge" and english["is_a_model"]
+    assert english["relative"]["value"] == 0.75 and english["relative"]["n"] == 2
+    assert english["by_category"]["detail"]["relative"] is None
+    assert english["failed"] == pytest.approx(1 / 3, abs=1e-3) == made.metrics["judge_failure_rate"]
+
+
+def test_a_judge_that_is_down_stops_the_scoring_and_a_rerun_asks_only_what_is_missing(
+    llava: Path, said: Path, tmp_path: Path
+) -> None:
+    down, asked = True, 0
+
+    def behave(call: Call) -> Answer:
+        nonlocal asked
+        asked += 1
+        return Answer(status=503) if down and asked > 2 else Answer(text="8 6\nbecause")
+
+    with serving(behave) as (_, url):
+        told = spec(url, llava, said, tmp_path, outage_seconds=0.5, concurrency=1)
+        with pytest.raises(Interrupted):
+            execute(STAGE, told)
+        assert not manifest.exists(tmp_path / "scores")
+        down, asked = False, 0
+        execute(STAGE, told)
+    assert asked == 2 * 3 - 2
+    assert scores(tmp_path)["zh"]["relative"]["value"] == 0.75
+
+
+def test_the_test_set_is_put_into_a_further_language_by_the_translator(tmp_path: Path) -> None:
+    pairs = [row for row in few_sentences([grammar("en"), grammar("zh")]) if row["kind"] == "question"][:3]
+    (tmp_path / "files").mkdir()
+    published.llava(tmp_path / "files", "en")
+    path = tmp_path / "files/llava_en.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    published.lines(path, [{**row, "text": pair["en"]} for row, pair in zip(rows, pairs, strict=True)])
+    made = execute(
+        FILES,
+        BenchmarkFilesSpec(
+            output=tmp_path / "table", benchmark="llava", images=published.images(tmp_path / "images"),
+            files={file.name: file for file in (tmp_path / "files").iterdir()},
+            translate_into=["zh"], translator=short_sentence_translator(),
+        ),
+    )  # fmt: skip
+    translated = {one.item: one for one in suite.load([tmp_path / "table"], ["zh"])}
+    assert [translated[str(place)].question for place in range(3)] == [pair["zh"] for pair in pairs]
+    # What the translator never learnt is rejected by its guard, stays English, and is counted.
+    assert sum(made.metrics["texts_left_in_english"].values()) > 0
+    assert all(reason.startswith("zh_") for reason in made.metrics["texts_left_in_english"])
