@@ -70,10 +70,10 @@ def one_at_a_time(model: VisionLanguageModel, asked: list[Asked], tokens: int) -
     ]
 
 
-def in_batches(answerer: OwnModel, asked: list[Asked]) -> list[str]:
+def in_batches(answerer: OwnModel, asked: list[Asked], tokens: int) -> list[str]:
     """As the answer stage asks: images once each, then all questions."""
     answerer.see({one.image_sha256: one.image for one in asked}, Progress("perf", silent=True))
-    return answerer.answer(asked)
+    return answerer.answer(asked, tokens)
 
 
 def timed(ask: Callable[[], list[str]]) -> tuple[float, list[str]]:
@@ -98,14 +98,9 @@ def main() -> None:
         model = load(folder)
         seconds: dict[str, list[float]] = {"one at a time": [], "in batches": []}
         for _ in range(options.rounds):
-            answerer = OwnModel(
-                folder,
-                scratch=folder / "features.bin",
-                batch_size=options.batch_size,
-                max_new_tokens=options.tokens,
-            )
+            answerer = OwnModel(folder, scratch=folder / "features.bin", batch_size=options.batch_size)
             slow, alone = timed(lambda: one_at_a_time(model, asked, options.tokens))
-            fast, together = timed(lambda answerer=answerer: in_batches(answerer, asked))  # type: ignore[misc]
+            fast, together = timed(lambda answerer=answerer: in_batches(answerer, asked, options.tokens))  # type: ignore[misc]
             if alone != together:
                 differing = sum(a != b for a, b in zip(alone, together, strict=True))
                 raise SystemExit(f"{differing} of {len(asked)} answers differ: the comparison is void")

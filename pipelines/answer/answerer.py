@@ -25,8 +25,8 @@ class Answerer(Protocol):
     def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
         """Take the distinct images, by sha256, each once; what is computed from them is kept for all questions."""
 
-    def answer(self, asked: Sequence[Asked]) -> list[str]:
-        """The greedy answers, in the questions' order; they do not depend on what is asked together."""
+    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
+        """The answers, greedy unless beams are asked for, in the questions' order; they do not depend on what is asked together."""
 
 
 def opened(content: bytes, digest: str) -> Image.Image:
@@ -48,11 +48,9 @@ def opened(content: bytes, digest: str) -> Image.Image:
 class OwnModel:
     """A model folder of this project. Image states are computed once per image, and lie in a file, not in memory."""
 
-    def __init__(
-        self, folder: Path, *, scratch: Path, batch_size: int, max_new_tokens: int, beams: int = 1
-    ) -> None:
+    def __init__(self, folder: Path, *, scratch: Path, batch_size: int, beams: int = 1) -> None:
         self.model = _load(folder).to(device())
-        self.batch_size, self.max_new_tokens, self.beams = batch_size, max_new_tokens, beams
+        self.batch_size, self.beams = batch_size, beams
         self.features = Features(scratch)
         self._routed: dict[str, tuple[torch.Tensor, int]] = {}
 
@@ -65,7 +63,7 @@ class OwnModel:
             self.features.add(batch, states, expected=len(digests))
             progress.advance(len(batch))
 
-    def answer(self, asked: Sequence[Asked]) -> list[str]:
+    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
         prompts = [self.model.chat.encode([(one.prompt, None)], images=1).ids for one in asked]
         # Batches of like length: less padding, and the order is put back at the end.
         order = sorted(range(len(asked)), key=lambda index: len(prompts[index]))
@@ -74,7 +72,7 @@ class OwnModel:
             chosen = order[start : start + self.batch_size]
             states = self.features.of([asked[index].image_sha256 for index in chosen]).to(self.model.device)
             rows = [prompts[index] for index in chosen]
-            said = self.model.generate(rows, states, max_new_tokens=self.max_new_tokens, beams=self.beams)
+            said = self.model.generate(rows, states, max_new_tokens=max_new_tokens, beams=self.beams)
             self._route([asked[index].language for index in chosen])
             for index, text in zip(chosen, said, strict=True):
                 answers[index] = text.strip()

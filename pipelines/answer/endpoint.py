@@ -39,21 +39,20 @@ class ImageClient(ChatClient):
 class Endpoint:
     """Asks a server. What it does not answer is no answer: the run stops, and goes on from there when run again."""
 
-    def __init__(
-        self, server: Server, conduct: Conduct, cache: Path, *, max_new_tokens: int, account: str
-    ) -> None:
-        self.server = server.model_copy(update={"max_tokens": max_new_tokens, "temperature": 0.0})
+    def __init__(self, server: Server, conduct: Conduct, cache: Path, *, account: str) -> None:
+        self.server = server.model_copy(update={"temperature": 0.0})
         self.client = ImageClient(self.server, conduct, cache, account=account)
 
     def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
         self.client.images = images
 
-    def answer(self, asked: Sequence[Asked]) -> list[str]:
+    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
         """Raises:
         BadInput: the server refuses, or some questions got no answer after all retries.
         Interrupted: the server is away for too long.
         """
         prompts = [one.image_sha256 + SEPARATOR + one.prompt for one in asked]
+        self.client.server = self.server.model_copy(update={"max_tokens": max_new_tokens})
         results = self.client.ask(prompts, KIND, accept=lambda _: "")
         failed = [
             (one, result) for one, result in zip(asked, results, strict=True) if isinstance(result, Failure)

@@ -60,17 +60,18 @@ def _ask(
     open_ones = [one for one in asked if one.key not in journal.done]
     answerer = _answerer(spec, work)
     answerer.see({one.image_sha256: one.image for one in open_ones}, progress)
-    rounds: dict[int, list[Asked]] = defaultdict(list)
+    limits = spec.parameters.max_new_tokens_of
+    rounds: dict[tuple[int, int], list[Asked]] = defaultdict(list)
     for one in open_ones:
-        rounds[one.rotation].append(one)
+        rounds[one.rotation, limits.get(one.benchmark, spec.parameters.max_new_tokens)].append(one)
     earlier: dict[tuple[str, str, str], list[Asked]] = defaultdict(list)
     for one in asked:
         earlier[one.key[:3]].append(one)
     progress.start("questions", len(asked), unit="question", done=len(journal.done))
-    for rotation in sorted(rounds):
+    for rotation, tokens in sorted(rounds):
         alive: list[Asked] = []
         lost: list[Asked] = []
-        for one in rounds[rotation]:
+        for one in rounds[rotation, tokens]:
             before = [other for other in earlier[one.key[:3]] if other.rotation < rotation]
             ends = spec.parameters.stop_at_first_wrong and is_lost(before, journal)
             (lost if ends else alive).append(one)
@@ -80,7 +81,7 @@ def _ask(
         at_once = BATCHES_AT_ONCE * spec.batch_size
         for start in range(0, len(alive), at_once):
             batch = alive[start : start + at_once]
-            said = answerer.answer(batch)
+            said = answerer.answer(batch, tokens)
             journal.append([answers_file.row(one, text) for one, text in zip(batch, said, strict=True)])
             progress.advance(len(batch))
     return answerer.experts() if isinstance(answerer, OwnModel) else {}
@@ -98,23 +99,19 @@ def is_lost(before: Sequence[Asked], journal: Journal) -> bool:
 
 
 def _answerer(spec: AnswerSpec, work: Work) -> Answerer:
-    tokens = spec.parameters.max_new_tokens
     if spec.transformers_model is not None:
         from pipelines.answer.transformers_model import TransformersModel
 
-        return TransformersModel(spec.transformers_model, batch_size=spec.batch_size, max_new_tokens=tokens)
+        return TransformersModel(spec.transformers_model, batch_size=spec.batch_size)
     if spec.server is not None:
         from pipelines.answer.endpoint import Endpoint
 
-        return Endpoint(
-            spec.server, spec.conduct, spec.cache, max_new_tokens=tokens, account=str(spec.output)
-        )
+        return Endpoint(spec.server, spec.conduct, spec.cache, account=str(spec.output))
     if spec.model is None:
         raise AssertionError("the spec has a model")
     return OwnModel(
         manifest.folder(spec.model),
         scratch=work.folder / "features.bin",
         batch_size=spec.batch_size,
-        max_new_tokens=tokens,
         beams=spec.parameters.beams,
     )

@@ -11,7 +11,7 @@ from pipelines.remote.spec import Conduct, Server
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "answers"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 class AnswerParameters(BaseModel):
@@ -23,6 +23,9 @@ class AnswerParameters(BaseModel):
         None, description="languages to ask in; all that the tables have if unset"
     )
     max_new_tokens: int = Field(16, ge=1, description="longest answer, in tokens")
+    max_new_tokens_of: dict[str, int] = Field(
+        {"llava": 1024, "unimm": 1024}, description="benchmark -> longest answer, where it is another"
+    )
     beams: int = Field(1, ge=1, description="1 is greedy; VisCPM's protocol is 3; own models only")
     stop_at_first_wrong: bool = Field(
         True, description="do not ask the rest of an item's rotations once no profile can find it right"

@@ -23,7 +23,7 @@ KEPT_BYTES = 8 << 30
 class TransformersModel:
     """A folder with a model for image and text, its processor and chat template; safetensors only, no remote code."""
 
-    def __init__(self, folder: Path, *, batch_size: int, max_new_tokens: int) -> None:
+    def __init__(self, folder: Path, *, batch_size: int) -> None:
         """Raises:
         BadInput: the folder cannot be loaded, or its processor has no chat template.
         """
@@ -52,7 +52,7 @@ class TransformersModel:
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+        self.batch_size = batch_size
         self.images: dict[str, Image.Image] = {}
         self.seen = SeenOnce(self.model)
 
@@ -67,12 +67,14 @@ class TransformersModel:
             progress.advance(len(batch))
 
     @torch.inference_mode()
-    def answer(self, asked: Sequence[Asked]) -> list[str]:
+    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
         order = sorted(range(len(asked)), key=lambda index: len(asked[index].prompt))
         answers = [""] * len(asked)
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            for index, text in zip(chosen, self._generate([asked[index] for index in chosen]), strict=True):
+            for index, text in zip(
+                chosen, self._generate([asked[index] for index in chosen], max_new_tokens), strict=True
+            ):
                 answers[index] = text
         return answers
 
@@ -96,11 +98,11 @@ class TransformersModel:
                 inputs[name] = value.to(self.model.dtype)
         return inputs
 
-    def _generate(self, asked: Sequence[Asked]) -> list[str]:
+    def _generate(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
         inputs = self._inputs([(one.prompt, one.image_sha256) for one in asked])
         with self.seen.batch([one.image_sha256 for one in asked]):
             tokens = self.model.generate(
-                **inputs, max_new_tokens=self.max_new_tokens, do_sample=False,
+                **inputs, max_new_tokens=max_new_tokens, do_sample=False,
                 pad_token_id=self.processor.tokenizer.pad_token_id,
             )  # fmt: skip
         new = tokens[:, inputs["input_ids"].shape[1] :]

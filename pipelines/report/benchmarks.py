@@ -74,6 +74,11 @@ def drawn(results: Results) -> dict[str, Any]:
             name: radar.experts(languages, LANGUAGE_NAMES)
             for name, languages in ({} if found is None else found.experts).items()
         },
+        "spoken": [
+            (name, language, spoken)
+            for name, model in results.scores["models"].items()
+            for language, spoken in model["language"].items()
+        ],
         "telling_costs": [] if found is None else [one for one in found.costs if leaderboards.tells(one)],
         "titles": {name: benchmark.title for name, benchmark in catalogue().items()},
         "scales": {

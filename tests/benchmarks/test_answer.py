@@ -130,12 +130,12 @@ def test_a_killed_run_goes_on_after_its_last_whole_answer(
     spec = spec_of(model, benchmarks, tmp_path / "killed", batch_size=8)
     answer, calls = OwnModel.answer, 0
 
-    def killed(self: OwnModel, asked: Sequence[Asked]) -> list[str]:
+    def killed(self: OwnModel, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        return answer(self, asked)
+        return answer(self, asked, max_new_tokens)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(OwnModel, "answer", killed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -25,6 +27,8 @@ from pipelines.benchmarks.question import Key
 from pipelines.errors import BadInput
 from pipelines.remote.spec import Conduct, Server
 from pipelines.stage import execute
+from tests.benchmarks import published
+from tests.benchmarks.conftest import publish
 from tests.chat_server import Answer, Call, serving
 
 TEMPLATE = "{% for m in messages %}{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}\n>"
@@ -152,3 +156,20 @@ def test_questions_that_a_server_does_not_answer_are_no_answers_and_a_second_run
         said = ask(spec)
     questions = sum(row["answer"] is not None for row in said.values())
     assert asked - before < questions < asked
+
+
+def test_a_benchmark_with_long_answers_is_asked_with_its_own_limit(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    published.llava(tmp_path / "made", "en")
+    published.mme(tmp_path / "made")
+    columns = {"name": ["0.jpg"], "image": [published.png(0)]}
+    pq.write_table(pa.table(columns), tmp_path / "made/images.parquet")
+    limits: set[int] = set()
+
+    def behave(call: Call) -> Answer:
+        limits.add(call.body["max_tokens"])
+        return Answer(text="yes")
+
+    with serving(behave) as (_, url):
+        said = ask(of_server(url, publish(tmp_path, "benchmark_files"), tmp_path / "run"))
+    assert limits == {8, 1024} and len(said) == 3 + 8
