@@ -7,12 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import checks
+from assets import checks, drift
 from assets.layout import Layout
 from assets.partitions import REGISTER_COMMAND, crawl_record, register_crawl
 from assets.stage_asset import Finished, StageAsset
 from pipelines.download import spec as download
 from pipelines.errors import BadInput
+from pipelines.facts import spec as facts
 from pipelines.filter import spec as filtering
 from pipelines.lake import location
 from pipelines.lake import manifest as manifests
@@ -58,11 +59,14 @@ def world_asset(recipe: Recipe, layout: Layout) -> list[StageAsset]:
 
 
 def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
-    """The five tables of a crawl, each from those before it."""
+    """The six tables of a crawl, each from those before it."""
     at = layout.crawl_table
-    raw_pairs, clip_scores, filtered_pairs, translations, training_shards = (
-        stage.NAME for stage in (download, score, filtering, translate, shard)
+    raw_pairs, clip_scores, pair_facts, filtered_pairs, translations, training_shards = (
+        stage.NAME for stage in (download, score, facts, filtering, translate, shard)
     )
+    world_key = [WORLD_KEY] if recipe.world is not None else []
+    rules = recipe.facts.decontamination
+    decontaminates = rules.hash_bits is not None or rules.words is not None
 
     def takedown_list() -> Path | None:
         table = layout.table(takedown.NAME)
@@ -93,11 +97,28 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             parameters=recipe.score,
         )
 
+    def facts_spec(crawl: str) -> StageSpec:
+        benchmarks = dict(recipe.decontamination_tables)
+        if recipe.world is not None:
+            benchmarks["world"] = layout.table("world")
+        return facts.FactsSpec(
+            output=at(crawl, pair_facts),
+            raw_pairs=at(crawl, raw_pairs),
+            clip_scores=at(crawl, clip_scores),
+            benchmarks=benchmarks if decontaminates else {},
+            parameters=recipe.facts,
+        )
+
     def filter_spec(crawl: str) -> StageSpec:
         return filtering.FilterSpec(
             output=at(crawl, filtered_pairs),
             raw_pairs=at(crawl, raw_pairs),
             clip_scores=at(crawl, clip_scores),
+            pair_facts=at(crawl, pair_facts),
+            blocked_urls=recipe.screening.blocked_urls,
+            blocked_domains=recipe.screening.blocked_domains,
+            blocked_images=recipe.screening.blocked_images,
+            nsfw_scores=recipe.screening.nsfw_scores,
             parameters=recipe.filter,
         )
 
@@ -130,7 +151,6 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             parameters=recipe.shards,
         )
 
-    world_key = [WORLD_KEY] if recipe.world is not None else []
     every_table = [checks.checksums(), checks.ledger_balanced(), checks.non_empty()]
     declared = partial(StageAsset, group="crawls", by_crawl=True)
     return [
@@ -156,11 +176,32 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             description="How well each image fits its caption: the cosine of their Chinese-CLIP embeddings.",
         ),
         declared(
+            key=dg.AssetKey(pair_facts),
+            stage=facts.STAGE,
+            spec=facts_spec,
+            upstream=[
+                dg.AssetKey(raw_pairs),
+                dg.AssetKey(clip_scores),
+                *(world_key if decontaminates else []),
+            ],
+            checks=[checks.checksums(), checks.non_empty()],
+            kinds=frozenset({"python", "parquet"}),
+            description=(
+                "What is known of each pair: its caption's language, length and repetition, near-duplicates of its "
+                "image, overlap with benchmarks. The filter decides by it."
+            ),
+        ),
+        declared(
             key=dg.AssetKey(filtered_pairs),
             stage=filtering.STAGE,
             spec=filter_spec,
-            upstream=[dg.AssetKey(raw_pairs), dg.AssetKey(clip_scores)],
-            checks=[*every_table, checks.keep_rate(*recipe.limits.keep_rate)],
+            upstream=[dg.AssetKey(name) for name in (raw_pairs, clip_scores, pair_facts)],
+            checks=[
+                *every_table,
+                checks.keep_rate(*recipe.limits.keep_rate),
+                drift.keep_rate_in_band(layout, recipe.limits.keep_rate_drift),
+            ],
+            shown=partial(drift.shown, layout, recipe.limits.keep_rate_drift),
             kinds=frozenset({"python", "parquet"}),
             description=(
                 f"The pairs that score above {recipe.filter.threshold:g}. A query over the scores: another "

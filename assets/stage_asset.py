@@ -7,7 +7,7 @@ other place where work is started.
 # No `from __future__ import annotations`: Dagster reads the annotations of an asset's function.
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class StageAsset:
     """What it asks of a cluster."""
     by_crawl: bool = False
     """Whether there is one table per crawl."""
+    shown: Callable[[Path], Mapping[str, dg.MetadataValue[Any]]] | None = None
+    """What is shown of its table beside what the table's own manifest tells."""
     afterwards: Callable[[Finished], None] | None = None
     """What else is done once the table is there, on every run, also when it was reused."""
 
@@ -137,6 +139,7 @@ def _reused_or_made(
         metadata={
             **metadata.of_table(spec.output, manifest, reused=reused),
             **metadata.of_usage(usage),
+            **(declared.shown(spec.output) if declared.shown is not None else {}),
         },
         data_version=dg.DataVersion(manifest.data_version),
         check_results=[

@@ -20,6 +20,8 @@ from pipelines.recipe import Recipe, read_recipe
 
 RECIPE_VARIABLE = "RECIPE"
 """Names the recipe file that the code location is made from."""
+FILTERING = ("clip_scores", "pair_facts", "filtered_pairs")
+"""The stages that decide about a crawl's pairs, in order."""
 DEFAULT_RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
 
 
@@ -39,7 +41,7 @@ def definitions(recipe: Recipe) -> dg.Definitions:
     stages = stage_jobs(made)
     take_in = next(job for job in stages if job.name == RAW_PAIRS)
     own_crawls = () if recipe.world is None else (recipe.world.crawl,)
-    (scores,), (filtered,) = made.of_stage("clip_scores"), made.of_stage("filtered_pairs")
+    filtering = [asset for name in FILTERING for asset in made.of_stage(name)]
     return dg.Definitions(
         assets=[stage_asset(declared) for declared in made.assets],
         jobs=[
@@ -50,7 +52,7 @@ def definitions(recipe: Recipe) -> dg.Definitions:
             register_crawl_job(made.layout.workspace),
         ],
         sensors=[new_crawls_sensor(ingest, take_in, made.layout.workspace, recipe.crawls_folder, own_crawls)],
-        schedules=[refilter_schedule(refilter, scores, filtered)],
+        schedules=[refilter_schedule(refilter, *filtering)],
         resources={"compute": Compute.of_environment(), "console": Console()},
         executor=dg.in_process_executor,
     )

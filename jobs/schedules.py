@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from assets.partitions import registered
@@ -12,10 +14,11 @@ from pipelines.stage import fingerprint, input_versions, why_not_reusable
 WEEKLY = "0 3 * * 1"
 
 
-def refilter_schedule(
-    job: dg.UnresolvedAssetJobDefinition, scores: StageAsset, filtered: StageAsset
-) -> dg.ScheduleDefinition:
-    """Each week asks for one run of `job` per crawl whose filter result is missing or out of date."""
+def refilter_schedule(job: dg.UnresolvedAssetJobDefinition, *stages: StageAsset) -> dg.ScheduleDefinition:
+    """Each week asks for one run of `job` per crawl whose filter result is missing or out of date.
+
+    `stages`: what the filter result comes from, and at last itself, in order.
+    """
 
     @dg.schedule(
         name="refilter_stale",
@@ -30,7 +33,7 @@ def refilter_schedule(
         skipped: list[str] = []
         for crawl in registered(context.instance):
             try:
-                why, version = _staleness(crawl, [scores, filtered])
+                why, version = _staleness(crawl, stages)
             except BadInput as error:
                 skipped.append(f"{crawl}: {error.what} ({error.where}); {error.remedy}")
                 continue
@@ -47,7 +50,7 @@ def refilter_schedule(
     return refilter_stale
 
 
-def _staleness(crawl: str, stages: list[StageAsset]) -> tuple[str, str]:
+def _staleness(crawl: str, stages: Sequence[StageAsset]) -> tuple[str, str]:
     """Why the first stale table of the crawl is out of date ("" if none is), and what it would be made of.
 
     Raises:

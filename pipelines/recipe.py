@@ -10,6 +10,7 @@ from pipelines.benchmarks.plan import Benchmarks
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.documents import load_document, validated
 from pipelines.download.spec import DownloadParameters
+from pipelines.facts.spec import FactsParameters
 from pipelines.filter.spec import FilterParameters
 from pipelines.foundations.clip.spec import ClipParameters
 from pipelines.foundations.language_model.spec import SmallLanguageModel
@@ -94,6 +95,21 @@ class Limits(Section):
     keep_rate: tuple[float, float] = Field(
         (0.01, 0.999), description="least and most share that the filter keeps"
     )
+    keep_rate_drift: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="how far it may lie from that of earlier crawls of a source; beyond warns",
+    )
+
+
+class Screening(Section):
+    """What people outside know of URLs, domains and images; see `pipelines/filter/spec.py` for the files' form."""
+
+    blocked_urls: list[Path] = []
+    blocked_domains: list[Path] = []
+    blocked_images: list[Path] = []
+    nsfw_scores: list[Path] = Field([], description="take effect with `filter.most_nsfw`")
 
 
 class Recipe(Section):
@@ -112,6 +128,11 @@ class Recipe(Section):
     download: DownloadParameters = DownloadParameters()
     clip: ClipParameters = ClipParameters()
     score: ScoreParameters = ScoreParameters()
+    facts: FactsParameters = FactsParameters()
+    decontamination_tables: dict[str, Path] = Field(
+        {}, description="benchmark tables, by name, besides the world's; see `facts.decontamination`"
+    )
+    screening: Screening = Screening()
     filter: FilterParameters = FilterParameters()
     limits: Limits = Limits()
     translation: Translation = Translation()
