@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import benchmark_files, checks
+from assets import benchmark_files, checks, drift
 from assets.foundations import FOUNDATIONS
 from assets.layout import Layout
 from assets.stage_asset import Finished, StageAsset
@@ -104,7 +104,9 @@ def score_assets(
             answers=_tables(layout, answers),
             scores=scores,
             benchmarks=benchmark_files.tables(recipe, layout),
-            parameters=parameters,
+            parameters=parameters.model_copy(
+                update={"sources": drift.sources(layout), "keep_rate_drift": recipe.limits.keep_rate_drift}
+            ),
         )
 
     scores_key = layout.key(*folder, score_answers.NAME)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from pipelines.report.results import Histogram, Score
+from pipelines.report.results import DriftPoint, Histogram, Score
 
 NARROW, WIDE = 380, 480
 """Widths in units; a unit is about a pixel where the chart stands."""
@@ -220,3 +220,28 @@ def share_curves(points: Sequence[tuple[float, Sequence[tuple[str, Score | None]
         _text((frame.left + frame.width) / 2, frame.height - 6, "share in instruction tuning", kind="label")
     )
     return _svg(frame, "Scores over the share of the language in tuning", parts)
+
+
+def drift(points: Sequence[DriftPoint]) -> Markup:
+    """Keep rate of each crawl of a source, on the band that the crawls before it led to expect."""
+    last = len(points) - 1
+    frame = Frame(WIDE, 240, 46, 18, 14, 44, (-0.5, last + 0.5), (0.0, 1.0))
+    stride = max(1, len(points) // 8)
+    parts = _axes(
+        frame,
+        [(place, point.crawl[:14]) for place, point in enumerate(points) if place % stride == 0],
+        [(value, f"{value:.0%}") for value in (0.0, 0.25, 0.5, 0.75, 1.0)],
+    )
+    for place, point in enumerate(points):
+        x, low, high = frame.x(place), point.low, point.high
+        inside = low is None or high is None or low <= point.keep_rate <= high
+        if low is not None and high is not None:
+            parts.append(
+                f'<line x1="{x:.1f}" y1="{frame.y(low):.1f}" x2="{x:.1f}" y2="{frame.y(high):.1f}" class="band"/>'
+            )
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{frame.y(point.keep_rate):.1f}" r="5" style="fill:{COLOURS[0 if inside else 1]}">'
+            f"<title>{escape(point.crawl)}: {point.keep_rate:.1%}</title></circle>"
+        )
+    parts.append(_text((frame.left + frame.width) / 2, frame.height - 6, "crawl", kind="label"))
+    return _svg(frame, "Keep rate by crawl", parts)

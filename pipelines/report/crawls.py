@@ -11,9 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import BadInput
+from pipelines.filter.drift import points
 from pipelines.filter.quality import against_truth, uid_of
+from pipelines.filter.run import MARGIN
+from pipelines.filter.spec import GALLERY_FILE
 from pipelines.lake import manifest
-from pipelines.report.results import Crawl, Fault, Histogram, Quality, Sample, Step
+from pipelines.report.results import (
+    Crawl,
+    DriftPoint,
+    Fault,
+    Histogram,
+    PairSample,
+    Quality,
+    Sample,
+    Step,
+)
 from pipelines.report.spec import ReportSpec
 
 BINS = 60
@@ -40,7 +52,55 @@ def _crawl(spec: ReportSpec, name: str) -> Crawl:
     quality = None
     if truth is not None and filtered is not None and name in spec.raw_pairs:
         quality = _quality(spec.raw_pairs[name], filtered, truth)
-    return Crawl(steps=_steps(spec, name), histogram=histogram, quality=quality, samples=samples)
+    metrics = {} if filtered is None else manifest.read(filtered).metrics
+    return Crawl(
+        steps=_steps(spec, name),
+        histogram=histogram,
+        quality=quality,
+        near_threshold=metrics.get(f"within_{MARGIN:g}_of_threshold"),
+        statistics=metrics.get("statistics", {}),
+        pairs=[] if filtered is None else _pairs(filtered),
+        samples=samples,
+    )
+
+
+def drift(spec: ReportSpec) -> dict[str, list[DriftPoint]]:
+    """Keep rate and scores over the crawls of each source that has several."""
+    sources, tables = spec.parameters.sources, spec.filtered_pairs
+    found = {}
+    for source in sorted({sources.get(name, "") for name in tables} - {""}):
+        of_source = {name: table for name, table in tables.items() if sources.get(name) == source}
+        if len(of_source) > 1:
+            reach = points(of_source, spec.parameters.keep_rate_drift)
+            found[source] = [DriftPoint(**vars(point)) for point in reach]
+    return found
+
+
+def thumbnails(spec: ReportSpec) -> dict[str, bytes]:
+    """uid -> JPEG of the sampled pairs whose image there is."""
+    return {
+        row["uid"]: row["thumbnail"]
+        for table in spec.filtered_pairs.values()
+        for row in _gallery_rows(table, ["uid", "thumbnail"])
+        if row["thumbnail"] is not None
+    }
+
+
+def _pairs(filtered: Path) -> list[PairSample]:
+    fields = list(PairSample.model_fields)
+    return [
+        PairSample(**row | {"score": None if row["score"] is None else round(row["score"], 4)})
+        for row in _gallery_rows(filtered, fields)
+    ]
+
+
+def _gallery_rows(filtered: Path, columns: list[str]) -> list[dict[str, Any]]:
+    """None where the table was made by a filter that sampled nothing."""
+    return [
+        row
+        for path in manifest.files(filtered, GALLERY_FILE)
+        for row in pq.read_table(path, columns=columns).to_pylist()
+    ]
 
 
 def _steps(spec: ReportSpec, name: str) -> list[Step]:
@@ -48,7 +108,8 @@ def _steps(spec: ReportSpec, name: str) -> list[Step]:
     for field in LEDGERS:
         tables = getattr(spec, field)
         if name in tables and (ledger := manifest.read(tables[name]).ledger) is not None:
-            steps.append(Step(stage=field, **ledger.model_dump()))
+            seconds = manifest.read(tables[name]).seconds
+            steps.append(Step(stage=field, seconds=seconds, **ledger.model_dump()))
     return steps
 
 

@@ -25,6 +25,17 @@ MODEL_TITLES = {
     "english_only": "English-only tuning",
     "blend": "Blend",
 }
+DIMENSIONS = {
+    "domain": "Top domains",
+    "shorter side": "Resolution: shorter side, pixels",
+    "characters": "Caption length, characters",
+    "language": "Language of the caption",
+}
+KINDS = {
+    "kept": "Kept",
+    "borderline": "Borderline: nearest to the threshold's band",
+    "dropped": "Dropped",
+}
 VERDICTS = {
     "right": "✓",
     "other_language": "✓ in another language",
@@ -72,8 +83,8 @@ def show_score(score: Score | dict[str, Any] | None) -> str:
     return f"{found.value:.1%} [{found.low * 100:.0f}, {found.high * 100:.0f}]"
 
 
-def render(results: Results, images: dict[str, bytes]) -> str:
-    """The HTML page; `images` are the gallery's, by sha256."""
+def render(results: Results, images: dict[str, bytes], thumbnails: dict[str, bytes]) -> str:
+    """The HTML page; `images` are the gallery's, by sha256, and `thumbnails` the sampled pairs', by uid."""
     return _environment().get_template("page.html.j2").render(
         results=results,
         experiment_languages=_experiment_languages(results),
@@ -92,6 +103,10 @@ def render(results: Results, images: dict[str, bytes]) -> str:
         },
         shares={language: _share_chart(points) for language, points in results.shares.items() if points},
         images={digest: _data_url(content) for digest, content in images.items()},
+        thumbnails={uid: _data_url(content) for uid, content in thumbnails.items()},
+        dimensions=DIMENSIONS,
+        kinds=KINDS,
+        drifts={source: charts.drift(points) for source, points in results.drift.items()},
         seconds=sum(table.seconds for table in results.tables),
         **benchmarks.drawn(results),
     )  # fmt: skip

@@ -25,9 +25,10 @@ class Score(_Document):
 
 
 class Step(_Document):
-    """One stage's ledger: rows_in = kept + dropped."""
+    """One stage's ledger: rows_in = kept + dropped; and how long the stage took."""
 
     stage: str
+    seconds: float
     rows_in: int
     kept: int
     dropped: dict[str, int]
@@ -67,12 +68,46 @@ class Sample(_Document):
     text: str
 
 
+class Count(_Document):
+    """Pairs with one domain, language, or resolution or length in one range: how many came, how many were kept."""
+
+    value: str
+    rows: int
+    kept: int
+
+
+class PairSample(_Document):
+    """A pair that the filter kept or dropped, or whose score is near the threshold."""
+
+    uid: str
+    kind: Literal["kept", "borderline", "dropped"]
+    score: float | None
+    reason: str | None
+    detail: str | None
+    caption: str
+    url: str
+
+
+class DriftPoint(_Document):
+    """One crawl among those of its source; `low` and `high` are what the crawls before it led to expect."""
+
+    crawl: str
+    keep_rate: float
+    median_score: float | None
+    low: float | None
+    high: float | None
+
+
 class Crawl(_Document):
     """One crawl, from URL list to training shards."""
 
     steps: list[Step]
     histogram: Histogram | None
     quality: Quality | None
+    near_threshold: int | None
+    """Scored pairs within 0.001 of the threshold: another implementation may decide them otherwise."""
+    statistics: dict[str, list[Count]]
+    pairs: list[PairSample]
     samples: dict[str, list[Sample]]
 
 
@@ -186,6 +221,8 @@ class Results(_Document):
     findings: list[Finding]
     aims: list[Aim]
     crawls: dict[str, Crawl]
+    drift: dict[str, list[DriftPoint]]
+    """By source: its crawls in order, where there are several."""
     translation: Translation | None
     curves: list[Curve]
     scores: dict[str, Any]

@@ -10,7 +10,7 @@ from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.report import benchmarks, experiment, page
-from pipelines.report.crawls import crawls
+from pipelines.report.crawls import crawls, drift, thumbnails
 from pipelines.report.gallery import gallery
 from pipelines.report.provenance import curves, provenance, tables, translation, weights
 from pipelines.report.results import Results
@@ -47,6 +47,7 @@ def run(spec: ReportSpec, work: Work, progress: Progress) -> Outcome:
         findings=experiment.findings(scores, pivot=pivot),
         aims=experiment.aims(scores, pivot=pivot, crawls=of_crawls, translation=translated),
         crawls=of_crawls,
+        drift=drift(spec),
         translation=translated,
         curves=curves(spec),
         scores=scores,
@@ -62,7 +63,7 @@ def run(spec: ReportSpec, work: Work, progress: Progress) -> Outcome:
     (work.out / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if results.benchmarks is not None:
         benchmarks.write_downloads(results.benchmarks, work.out)
-    (work.out / PAGE).write_text(page.render(results, images), encoding="utf-8")
+    (work.out / PAGE).write_text(page.render(results, images, thumbnails(spec)), encoding="utf-8")
     progress.advance()
     return Outcome(
         metrics={

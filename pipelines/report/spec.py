@@ -8,7 +8,7 @@ from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.stage import InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "report"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 PAGE, RESULTS = "index.html", "results.json"
 
 
@@ -24,6 +24,8 @@ class ReportParameters(BaseModel):
     shares: dict[str, float] = Field(
         {}, description="model -> share of translated instructions in its tuning; draws V's Fig. 5"
     )
+    sources: dict[str, str] = Field({}, description="crawl -> its source; draws the drift between its crawls")
+    keep_rate_drift: float = Field(0.1, ge=0, le=1, description="as `limits.keep_rate_drift` of the recipe")
     gallery_items: int = Field(12, ge=0, description="held-out images shown with questions and answers")
     browsed_answers: int = Field(
         18, ge=3, description="answers shown per benchmark and language, with what each profile reads in them"

@@ -15,6 +15,7 @@ import pytest
 from pipelines.benchmarks import answers as answers_table
 from pipelines.benchmarks import suite
 from pipelines.benchmarks.question import Asked
+from pipelines.filter.gallery import GALLERY
 from pipelines.filter.quality import uid_of
 from pipelines.lake import manifest
 from pipelines.lake.identity import file_sha256
@@ -27,9 +28,12 @@ from pipelines.stage import execute
 from pipelines.world import benchmark
 from pipelines.world.crawl import draw_pages, draw_rows, write_rows
 from pipelines.world.grammar import grammar
+from pipelines.world.render import jpeg
+from pipelines.world.scenes import draw_scenes
 
 LANGUAGES = ["en", "zh"]
 HOSTILE = '<script>alert("x")</script><img src=http://evil.example/x.png onerror=alert(1)>'
+THUMBNAIL = jpeg(draw_scenes(1, seed=1)[0])
 SERVER_FAULTS = {"not_found", "server_error", "slow_drip", "truncated_jpeg", "html_as_image", "oversized"}
 
 
@@ -90,8 +94,23 @@ def data_tables(folder: Path, rows: int) -> dict[str, Path]:
     kept = [uid for uid, score in zip(uids, scores, strict=True) if score > 0.18]
     filtered, made = new(folder, "filtered_pairs")
     pq.write_table(pa.table({"uid": kept}), made / "kept.parquet")
+    sampled = [
+        {"kind": kind, "uid": uids[place], "score": scores[place], "reason": reason, "detail": "",
+         "caption": HOSTILE if place == 0 else captions[place], "url": arrived[place]["url"],
+         "thumbnail": picture}
+        for place, (kind, reason, picture) in enumerate([
+            ("kept", None, THUMBNAIL), ("borderline", None, THUMBNAIL), ("dropped", "caption_cut", None),
+        ])
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(sampled, GALLERY), made / "gallery.parquet")
+    counts = {
+        "domain": [{"value": HOSTILE, "rows": 40, "kept": 30}, {"value": "example.org", "rows": 7, "kept": 0}],
+        "shorter side": [{"value": "64-127", "rows": 47, "kept": 30}],
+        "language": [{"value": "en", "rows": 47, "kept": 30}],
+    }  # fmt: skip
     publish(
         filtered, "filtered_pairs", parameters={"parameters": {"threshold": 0.18}},
+        metrics={"statistics": counts, "within_0.001_of_threshold": 3, "quantiles": {"0.5": 0.2}},
         ledger=Ledger.of(kept=len(kept), reasons=["below_threshold"] * (len(uids) - len(kept))),
     )  # fmt: skip
     translated, made = new(folder, "translations")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ import pytest
 
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
+from pipelines.lake.ledger import Ledger
 from pipelines.report.spec import STAGE, ReportParameters, ReportSpec
 from pipelines.report.terminal import read_results, terminal_table
 from pipelines.stage import execute
@@ -126,7 +128,8 @@ def test_the_gallery_shows_each_image_once_with_both_languages_and_every_model(
         assert [question.language for question in item.questions] == ["en", "zh"]
         for question in item.questions:
             assert [said.model for said in question.answers] == ["pretrained", "english_only", "blend"]
-    assert sum(tag == "img" for tag, _ in page.tags) == len(gallery)
+    thumbnails = 2
+    assert sum(tag == "img" for tag, _ in page.tags) == len(gallery) + thumbnails
 
 
 def test_an_unchanged_report_is_reused_and_stands_at_a_stable_place(
@@ -186,3 +189,39 @@ def test_show_prints_the_table_and_refuses_what_is_no_result(made: Path, tmp_pat
     other.write_text("{}")
     refused = show(other)
     assert refused.returncode == 42 and str(other) in refused.stderr
+
+
+def test_the_data_section_shows_statistics_and_a_sample_of_pairs(made: Path, page: Page) -> None:
+    crawl = read_results(made / "results.json").crawls["week-1"]
+    assert [pair.kind for pair in crawl.pairs] == ["kept", "borderline", "dropped"]
+    assert "caption cut" in page.text and "no image" in page.text
+    assert "3 of the scored pairs lie within 0.001 of the threshold" in " ".join(page.text.split())
+    for title in ("Top domains", "Resolution: shorter side, pixels", "Language of the caption"):
+        assert title in page.text
+    assert "Caption length, characters" not in page.text, "a dimension without counts is left out"
+    assert all(step.seconds > 0 for step in crawl.steps) and "Rows/s" in page.text
+
+
+def test_crawls_of_one_source_are_drawn_with_the_one_that_drifted(
+    report_inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    inputs = dict(report_inputs)
+    inputs["filtered_pairs"] = dict(inputs["filtered_pairs"])
+    table = inputs["filtered_pairs"]["week-1"]
+    read = manifest.read(table)
+    assert read.ledger is not None
+    dropped = {"score_below_threshold": read.ledger.rows_in}
+    for number in (2, 3):
+        other = tmp_path / f"week-{number}"
+        shutil.copytree(table, other)
+        ledger = read.ledger if number == 2 else Ledger(rows_in=read.ledger.rows_in, kept=0, dropped=dropped)
+        manifest.write(other, read.model_copy(update={"ledger": ledger}))
+        inputs["filtered_pairs"][f"week-{number}"] = other
+    parameters = ReportParameters(
+        sources={f"week-{number}": "https://example.org/list" for number in (1, 2, 3)}
+    )
+    execute(STAGE, ReportSpec(output=tmp_path / "report", parameters=parameters, **inputs))
+    found = read_results(tmp_path / "report/results.json").drift["https://example.org/list"]
+    assert [point.crawl for point in found] == ["week-1", "week-2", "week-3"]
+    assert found[2].low is not None and found[2].keep_rate < found[2].low
+    assert "Drift: share kept" in (tmp_path / "report/index.html").read_text()
