@@ -12,8 +12,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from models import published, weights
-from models.architecture import Architecture, LanguageModel, Visual
+from models.architecture import Architecture, LanguageModel, Visual, Weights
+from models.backbone import Vocabulary
 from models.cpm_bee import CpmBee, CpmBeeConfig
+from models.cpm_bee_chat import VOCABULARY_FILE, CpmBeeTokenizer
 from models.language_model import TOKENIZER_FILE, attention_implementation
 from models.lora import add_adapters
 from models.visual import VisualModule
@@ -94,18 +96,25 @@ def load_visual(config: Visual, language_width: int, *, seed: int = 0) -> Visual
     return module
 
 
-def load_language_model(config: LanguageModel) -> tuple[PreTrainedModel, Tokenizer]:
-    """A language model of transformers and its tokenizer, from the source that the configuration names.
+def declared_width(config: LanguageModel) -> int:
+    """Width of the language model that a configuration describes, without building it."""
+    with torch.device("meta"):
+        return width_of(language_model(config.model_copy(update={"lora": None})))
 
-    No code of the source is run, and no pickle read.
+
+def load_language_model(config: LanguageModel) -> tuple[Any, Vocabulary]:
+    """A language model and its tokenizer, from the source that the configuration names.
+
+    No code of the source is run, and of pickles only plain tensors are read, and these of CPM-Bee alone.
 
     Raises:
         WeightsError: there is no source, it is incomplete, of another digest, or of another architecture.
     """
     if config.weights is None:
         raise WeightsError("the language model has no weights", where="language_model.weights")
+    if config.weights.layout == "cpm_bee":
+        return _load_cpm_bee(config, config.weights)
     folder = weights.locate(config.weights.source, sha256=config.weights.sha256)
-    weights.require(folder, ["config.json"])
     found = weights.read_json(folder / "config.json").get("model_type")
     if found != config.architecture["model_type"]:
         raise WeightsError(
@@ -120,7 +129,26 @@ def load_language_model(config: LanguageModel) -> tuple[PreTrainedModel, Tokeniz
         _supported(model.config)
     except (OSError, ValueError) as error:
         raise WeightsError(str(error).splitlines()[0], where=folder) from error
+    declared = declared_width(config)
+    if width_of(model) != declared:
+        raise WeightsError(
+            f"the weights are {width_of(model)} wide, the recipe's architecture {declared}", where=folder,
+            remedy="correct the recipe's source or architecture",
+        )  # fmt: skip
     return model, tokenizer_of(folder)
+
+
+def _load_cpm_bee(config: LanguageModel, source: Weights) -> tuple[CpmBee, CpmBeeTokenizer]:
+    folder = weights.locate(source.source, sha256=source.sha256, patterns=(*weights.HUB_PATTERNS, "*.bin"))
+    shape = {key: value for key, value in config.architecture.items() if key != "model_type"}
+    with torch.device("meta"):
+        model = CpmBee(CpmBeeConfig(**shape))
+    model.to_empty(device="cpu")
+    found = [path for name in ("model.safetensors", "pytorch_model.bin") if (path := folder / name).is_file()]
+    if not found:
+        raise WeightsError("this folder has neither model.safetensors nor pytorch_model.bin", where=folder)
+    published.put(model, published.cpm_bee(published.read(found[0])), where=found[0])
+    return model, CpmBeeTokenizer.from_file(folder / VOCABULARY_FILE)
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:

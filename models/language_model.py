@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
 
-from models.chat import END_OF_TEXT, IGNORED, SPECIAL_TOKENS
+from models.chat import END_OF_TEXT, IGNORED
+from models.cpm_bee import CpmBee
 from models.packing import Packing, packed_arguments
-from models.weights import WeightsError
 
 TOKENIZER_FILE = "tokenizer.json"
 SUPERVISED_MULTIPLE = 128
@@ -59,33 +59,11 @@ def attention_implementation() -> str:
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
-def load_language_model(folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
-    """The model (float32) and its tokenizer from a transformers folder.
-
-    Raises:
-        WeightsError: a file is missing, or the weights are not safetensors.
-    """
-    for name in ("config.json", "model.safetensors", TOKENIZER_FILE):
-        if not (folder / name).is_file() and not (name == "model.safetensors" and _sharded(folder)):
-            raise WeightsError(f"{folder} has no {name}")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
-        attn_implementation=attention_implementation(),
-    )  # fmt: skip
-    tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER_FILE))
-    missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
-    if missing:
-        raise WeightsError(f"the tokenizer in {folder} lacks the chat tokens {', '.join(missing)}")
-    return model, tokenizer
-
-
-def _sharded(folder: Path) -> bool:
-    return (folder / "model.safetensors.index.json").is_file()
-
-
-def save_language_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the model and its tokenizer as a transformers folder."""
-    model.save_pretrained(folder)
+def save_language_model(
+    model: PreTrainedModel, tokenizer: Tokenizer, folder: Path, *, state: dict[str, Tensor] | None = None
+) -> None:
+    """Write the model and its tokenizer as a transformers folder; `state` replaces the model's own weights."""
+    model.save_pretrained(folder, state_dict=state)
     tokenizer.save(os.fspath(folder / TOKENIZER_FILE))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
@@ -116,26 +94,40 @@ def supervision_of(labels: Tensor) -> Supervision:
     return Supervision(places, wanted[places])
 
 
+def last_states(model: nn.Module, embeddings: Tensor, packing: Packing | None, ids: Tensor | None) -> Tensor:
+    """The decoder's last states: (rows, tokens, width)."""
+    if isinstance(model, CpmBee):
+        if ids is None:
+            raise ValueError("CPM-Bee needs the ids beside their embeddings")
+        states: Tensor = model(ids, embeddings, None if packing is None else packing.positions)
+        return states
+    decoder: Any = model.get_decoder()  # type: ignore[operator]
+    found: Tensor = decoder(
+        inputs_embeds=embeddings, use_cache=False, **packed_arguments(packing)
+    ).last_hidden_state
+    return found
+
+
 def supervised_losses(
-    model: PreTrainedModel, embeddings: Tensor, labels: Tensor,
-    packing: Packing | None = None, supervision: Supervision | None = None,
+    model: nn.Module, embeddings: Tensor, labels: Tensor,
+    packing: Packing | None = None, supervision: Supervision | None = None, ids: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Cross entropy of each supervised token (supervised), float32, in the batch's order.
 
     `embeddings` (rows, tokens, width), right-padded or packed; `labels` (rows, tokens) with -100 where
     nothing is supervised. The head runs on supervised positions only. No attention mask: with causal attention,
     padding on the right reaches no token before it, and a mask would let packed samples see each other.
+    `ids` (rows, tokens) are for CPM-Bee, which reads its mask and its positions off them.
     """
     if supervision is None:
         supervision = supervision_of(labels)
-    decoder: Any = model.get_decoder()
-    states = decoder(inputs_embeds=embeddings, use_cache=False, **packed_arguments(packing)).last_hidden_state
+    states = last_states(model, embeddings, packing, ids)
     count = len(supervision.places)
     # Few different shapes: a CPU's matrix kernels are compiled, and kept, for each. The rows added count nothing.
     added = -count % SUPERVISED_MULTIPLE if count else SUPERVISED_MULTIPLE
     rows = nn.functional.pad(supervision.places, (0, added))
     wanted = nn.functional.pad(supervision.targets, (0, added), value=IGNORED)
-    head: Any = model.get_output_embeddings()
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
     logits = head(states.flatten(0, 1).index_select(0, rows))
     losses = nn.functional.cross_entropy(logits.float(), wanted, ignore_index=IGNORED, reduction="none")
     return losses[:count]

@@ -85,13 +85,31 @@ def load_adapters(model: nn.Module, folder: Path) -> None:
     model.load_state_dict(state, strict=False)
 
 
+def config_of(model: nn.Module) -> Lora | None:
+    """The adapters that a model has, if any."""
+    wrapped: list[tuple[str, Any]] = [
+        (name, module) for name, module in model.named_modules() if hasattr(module, "base_layer")
+    ]
+    if not wrapped:
+        return None
+    first = wrapped[0][1]
+    dropout: Any = first.lora_dropout["default"]
+    return Lora(
+        rank=first.r["default"], alpha=first.lora_alpha["default"], dropout=getattr(dropout, "p", 0.0),
+        targets=sorted({name.rpartition(".")[2] for name, _ in wrapped}),
+    )  # fmt: skip
+
+
 @torch.no_grad()
-def merge_adapters(model: nn.Module) -> None:
-    """Add B A into the weights and take the adapters out: a plain model that says the same."""
-    for name, module in list(model.named_modules()):
-        if not hasattr(module, "base_layer"):
-            continue
-        wrapped: Any = module
-        wrapped.merge()
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, wrapped.base_layer)
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the plain model that says the same: W + (alpha / rank) B A, by the plain model's names."""
+    state = {
+        name.replace(".base_layer.", "."): value
+        for name, value in model.state_dict().items()
+        if _MARK not in name
+    }
+    for name, module in model.named_modules():
+        if hasattr(module, "base_layer"):
+            wrapped: Any = module
+            state[f"{name}.weight"] = state[f"{name}.weight"] + wrapped.get_delta_weight("default")
+    return state

@@ -113,6 +113,18 @@ def beit3(config: Beit3Encoder, state: Mapping[str, Tensor]) -> dict[str, Tensor
     return {"queries": queries, **kept}
 
 
+def cpm_bee(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """CPM-Bee's weights, of its own checkpoint, of the one with transformers' prefix, or out of VisCPM's (`llm.`)."""
+    own = ("encoder.", "input_embedding.", "position_bias.")
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        bare = name.removeprefix("llm.").removeprefix("cpmbee.")
+        bare = bare.replace("position_bias.weight", "position_bias.relative_attention_bias")
+        if bare.startswith(own):
+            found[bare] = value
+    return found
+
+
 def resized(positions: Tensor, patches: int) -> Tensor:
     """Positions (3 + n^2, width) for another number of patches, by bicubic interpolation over the grid.
 

@@ -6,7 +6,6 @@ placeholders among the prompt's word embeddings.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from models import parts
+from models import backbone, parts
+from models.backbone import LANGUAGE_FOLDER, Backbone, Vocabulary, make_chat
 from models.chat import IGNORED
-from models.chat_template import Chat, Name, TemplateChat
-from models.language_model import Supervision, load_language_model, save_language_model, supervised_losses
+from models.chat_template import Chat, Name
+from models.cpm_bee import CpmBee
+from models.language_model import Supervision, supervised_losses
 from models.multilingual_moe import MultilingualMoE
 from models.packing import Packing
 from models.preprocessing import normalise, preprocess
@@ -33,30 +32,31 @@ from models.visual import (
     make_visual_module,
     save_visual_module,
 )
-from models.weights import read_json
 
 __all__ = [
     "VISION_CONFIG_FILE", "VISION_FILE", "VisionLanguageModel", "VisualModule", "load", "load_visual_module",
     "make_visual_module", "normalise", "preprocess", "save_visual_module",
 ]  # fmt: skip
 
-LANGUAGE_FOLDER = "language_model"
-CHAT_FILE = "chat.json"
-
 
 class VisionLanguageModel(nn.Module):
     """f(question, h(image)). `parts()` names what can be trained or frozen."""
 
     def __init__(
-        self, visual: VisualModule, language_model: PreTrainedModel, tokenizer: Tokenizer,
-        *, template: Name = "chatml", system: str = "",
+        self, visual: VisualModule, language_model: Any, tokenizer: Vocabulary, *,
+        template: Name = "chatml", system: str = "",
     ) -> None:  # fmt: skip
+        """`language_model`: a causal model of transformers, or `CpmBee`.
+
+        Raises:
+            WeightsError: the tokenizer lacks a mark of the template.
+        """
         super().__init__()
         self.visual = visual
         self.language_model = language_model
         self.tokenizer = tokenizer
         self.template, self.system = template, system
-        self.chat: Chat = TemplateChat(tokenizer, template, system=system, image_tokens=visual.tokens)
+        self.chat: Chat = make_chat(tokenizer, template, system, visual.tokens)
         self.routing: Tensor | None = None
         """Weight of each expert for each image of the last forward pass, (images, experts); none without experts."""
 
@@ -126,7 +126,7 @@ class VisionLanguageModel(nn.Module):
         embeddings = self.embed(ids, seen, labels=labels, position_ids=position_ids)
         if pixels is None and self.training:
             embeddings = embeddings + self._idle_visual(embeddings)
-        return supervised_losses(self.language_model, embeddings, labels, packing, supervision)
+        return supervised_losses(self.language_model, embeddings, labels, packing, supervision, ids)
 
     def _idle_visual(self, embeddings: Tensor) -> Tensor | float:
         """Nothing, made of every trained visual weight.
@@ -194,9 +194,10 @@ class VisionLanguageModel(nn.Module):
         ids, mask = left_padded(prompts, self.pad_id), left_padded([[1] * len(row) for row in prompts], 0)
         known = None if labels is None else left_padded(labels, IGNORED).to(self.device)
         ids, mask = ids.to(self.device), mask.to(self.device)
-        generate: Any = self.language_model.generate
-        tokens = generate(
-            inputs_embeds=self.embed(ids, seen, labels=known), attention_mask=mask,
+        # CPM-Bee reads its mask and its positions off the ids.
+        own = {"ids": ids} if isinstance(self.language_model, CpmBee) else {}
+        tokens = self.language_model.generate(
+            **own, inputs_embeds=self.embed(ids, seen, labels=known), attention_mask=mask,
             max_new_tokens=max_new_tokens, do_sample=settings.pop("do_sample", False), num_beams=beams,
             eos_token_id=self.chat.end_id, pad_token_id=self.pad_id, **settings,
         )  # fmt: skip
@@ -205,9 +206,8 @@ class VisionLanguageModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Write the model: language_model/ (a transformers folder), the visual module, and the chat template."""
         save_visual_module(self.visual, folder)
-        save_language_model(self.language_model, self.tokenizer, folder / LANGUAGE_FOLDER)
-        document = {"template": self.template, "system": self.system}
-        (folder / CHAT_FILE).write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+        own = Backbone(self.language_model, self.tokenizer, self.template, self.system)
+        backbone.save(own, folder / LANGUAGE_FOLDER)
 
 
 def prompts_of_images(
@@ -248,10 +248,14 @@ def load(folder: Path) -> VisionLanguageModel:
     Raises:
         WeightsError: a file is missing or does not fit.
     """
-    language_model, tokenizer = load_language_model(folder / LANGUAGE_FOLDER)
-    chat = read_json(folder / CHAT_FILE)
-    visual = load_visual_module(folder)
-    model = VisionLanguageModel(
-        visual, language_model, tokenizer, template=chat["template"], system=chat["system"]
-    )
-    return model.eval()
+    return assemble(folder / LANGUAGE_FOLDER, folder).eval()
+
+
+def assemble(language_model: Path, visual: Path) -> VisionLanguageModel:
+    """A model from the folders of its two halves.
+
+    Raises:
+        WeightsError: a file is missing or does not fit.
+    """
+    model, tokenizer, template, system = backbone.load(language_model)
+    return VisionLanguageModel(load_visual_module(visual), model, tokenizer, template=template, system=system)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from models.vision_language import load
+import torch
+
+from models.lora import add_adapters
+from models.vision_language import VisionLanguageModel, load
 from pipelines.command_line import main
 from pipelines.lake import manifest
 from pipelines.progress import Progress
@@ -21,7 +24,7 @@ from pipelines.training.texts import InstructionTexts, ShardTexts
 def run(spec: FinetuneSpec, work: Work, progress: Progress) -> Outcome:
     """Tune the pretrained model; publish the model folder and the loss curve."""
     with weights_of(spec.pretrained):
-        model = load(manifest.folder(spec.pretrained))
+        model = _with_adapters(spec)
     shards = ShardTexts([spec.instructions])
     texts = InstructionTexts(shards, model.chat)
     samples = ShardSamples(shards, texts, model.visual.preprocess, model.visual.image_size)
@@ -34,9 +37,19 @@ def run(spec: FinetuneSpec, work: Work, progress: Progress) -> Outcome:
         ),
     )  # fmt: skip
     # Training shares the weights out, and rounds those that it freezes to its precision.
-    publish_model(load(manifest.folder(spec.pretrained)), trained.weights, work.out)
+    publish_model(_with_adapters(spec), trained.weights, work.out)
     languages = Counter(name for index in range(len(shards)) for name in texts.languages(index))
     return Outcome(metrics={**trained.metrics, "samples_by_language": dict(sorted(languages.items()))})
+
+
+def _with_adapters(spec: FinetuneSpec) -> VisionLanguageModel:
+    """The pretrained model, with new adapters in its language model where the recipe asks for them."""
+    model = load(manifest.folder(spec.pretrained))
+    if spec.lora is not None:
+        # Both times alike: what training adds to is what is published.
+        torch.manual_seed(spec.optimisation.seed)
+        add_adapters(model.language_model, spec.lora)
+    return model
 
 
 if __name__ == "__main__":

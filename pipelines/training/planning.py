@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tokenizers import Tokenizer
 
 from models.architecture import Visual
+from models.backbone import read_chat
 from models.chat import IGNORED
-from models.chat_template import Chat, TemplateChat
+from models.chat_template import Chat
 from models.weights import read_json
 from pipelines.command_line import main
 from pipelines.errors import BadInput
@@ -76,17 +76,10 @@ def run(spec: PlanSpec, work: Work, progress: Progress) -> Outcome:
 def chat_of(spec: PlanSpec) -> Chat:
     """The template and tokenizer that the training will use, without its weights."""
     folder = manifest.folder(spec.tokenizer)
-    told: Mapping[str, Any] = {"template": "chatml", "system": ""}
-    if (folder / "chat.json").is_file():
-        told = read_json(folder / "chat.json")
     vision = folder if spec.vision is None else manifest.folder(spec.vision)
     described = read_json(vision / "vision_config.json")
     described.pop("language_width", None)
-    path = manifest.file(spec.tokenizer, "tokenizer.json")
-    return TemplateChat(
-        Tokenizer.from_file(str(path)), told["template"], system=told["system"],
-        image_tokens=Visual(**described).encoder.tokens,
-    )  # fmt: skip
+    return read_chat(folder, Visual(**described).encoder.tokens)
 
 
 def _held_out(spec: PlanSpec, shards: ShardTexts) -> dict[int, dict[str, str]]:

@@ -6,8 +6,7 @@ another language afterwards it got from the language model alone.
 
 from __future__ import annotations
 
-from models.language_model import load_language_model
-from models.vision_language import VisionLanguageModel, load_visual_module
+from models.vision_language import assemble
 from pipelines.command_line import main
 from pipelines.lake import manifest
 from pipelines.progress import Progress
@@ -24,13 +23,11 @@ from pipelines.training.texts import CaptionTexts, ShardTexts
 def run(spec: PretrainSpec, work: Work, progress: Progress) -> Outcome:
     """Train the visual module; publish the model folder and the loss curve."""
     with weights_of(spec.language_model, spec.vision):
-        language_model, tokenizer = load_language_model(manifest.folder(spec.language_model))
-        visual = load_visual_module(manifest.folder(spec.vision))
-    model = VisionLanguageModel(visual, language_model, tokenizer)
+        model = assemble(manifest.folder(spec.language_model), manifest.folder(spec.vision))
     shards = ShardTexts(list(spec.shards.values()))
     texts = CaptionTexts(shards, model.chat, spec.pivot_language, spec.prompts, spec.optimisation.seed)
     trained = train(
-        model, ShardSamples(shards, texts, visual.preprocess, visual.image_size), pad=model.pad_id,
+        model, ShardSamples(shards, texts, model.visual.preprocess, model.visual.image_size), pad=model.pad_id,
         optimisation=spec.optimisation, work=work, progress=progress, what="multimodal pretraining",
         plan=plan_for(spec.plan, spec.shards),
         held_out=held_out_captions(
@@ -38,10 +35,7 @@ def run(spec: PretrainSpec, work: Work, progress: Progress) -> Outcome:
         ),
     )  # fmt: skip
     # Training shares the weights out and rounds the frozen ones to its precision: publish those as they were.
-    whole = VisionLanguageModel(
-        load_visual_module(manifest.folder(spec.vision)),
-        *load_language_model(manifest.folder(spec.language_model)),
-    )
+    whole = assemble(manifest.folder(spec.language_model), manifest.folder(spec.vision))
     publish_model(whole, trained.weights, work.out)
     return Outcome(metrics={**trained.metrics, "language": spec.pivot_language})
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.architecture import Lora
 from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
 
 INSTRUCTIONS = "instructions"
@@ -135,6 +136,10 @@ class FinetuneSpec(TrainingSpec):
 
     pretrained: InputTable
     instructions: InputTable
+    lora: Lora | None = Field(
+        None,
+        description="adapters in the language model, which are then all of it that `language_model` trains",
+    )
     plan: InputTable | None = Field(None, description="the pack plan; without one, it is made in memory")
     held_out: InputTable | None = Field(
         None, description="the pretraining's plan, whose held-out captions give the pivot gap"

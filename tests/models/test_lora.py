@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from models.architecture import Lora
 from models.language_model import SmallConfig, make_language_model
-from models.lora import add_adapters, load_adapters, merge_adapters, save_adapters
+from models.lora import add_adapters, config_of, load_adapters, merged_state, save_adapters
 from models.weights import WeightsError
 
 CONFIG = Lora(rank=4, alpha=8, targets=["q_proj", "v_proj", "down_proj"])
@@ -73,13 +73,15 @@ def test_a_saved_adapter_says_the_same_here_and_in_peft(tmp_path: Path) -> None:
 
 
 def test_merged_it_is_a_plain_model_that_says_the_same() -> None:
-    one = trained()
-    before = logits(one)
+    one, plain = trained(), model()
 
-    merge_adapters(one)
+    plain.load_state_dict(merged_state(one))
 
-    torch.testing.assert_close(logits(one), before, atol=1e-5, rtol=1e-4)
-    assert one.state_dict().keys() == model().state_dict().keys()
+    torch.testing.assert_close(logits(plain), logits(one), atol=1e-5, rtol=1e-4)
+    assert config_of(plain) is None
+    found = config_of(one)
+    assert found is not None
+    assert (found.rank, found.alpha, set(found.targets)) == (4, 8, set(CONFIG.targets))
 
 
 def test_targets_that_do_not_exist_are_named() -> None:

@@ -46,7 +46,7 @@ class TextModel(nn.Module):
     ) -> Tensor:  # fmt: skip
         """The loss of each supervised token."""
         embeddings = self.language_model.get_input_embeddings()(ids)
-        return supervised_losses(self.language_model, embeddings, labels, packing, supervision)
+        return supervised_losses(self.language_model, embeddings, labels, packing, supervision, ids)
 
 
 class DocumentSamples:

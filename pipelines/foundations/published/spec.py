@@ -1,0 +1,32 @@
+"""What is told to bring in a part of a system."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from models.architecture import Architecture
+from pipelines.declaration import InputFile, Stage, StageSpec, lazy
+
+
+class PublishedSpec(StageSpec):
+    """Bring a system's language model or visual module into the lake."""
+
+    part: Literal["language_model", "visual"]
+    architecture: Architecture
+    tokenizer: InputFile | None = Field(
+        None,
+        description="of a language model without published weights: tokenizer.json, or CPM-Bee's vocab.txt",
+    )
+    seed: int = Field(0, description="of what has no published weights")
+
+
+STAGE = Stage(
+    name="published_part",
+    module="pipelines.foundations.published",
+    spec_type=PublishedSpec,
+    code_version="1",
+    run=lazy("pipelines.foundations.published.make:run"),
+    summary="Bring a system's language model or visual module into the lake, in the layout that training reads.",
+)
