@@ -28,7 +28,6 @@ from pipelines.benchmarks.language import detect
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.benchmarks.scoring import Scored
 from pipelines.errors import BadInput
-from pipelines.judge.judging import judge
 from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.score_answers.spec import READINGS, SCORES, ScoreAnswersSpec
@@ -150,7 +149,11 @@ def _judge(
     for one in asked:
         if catalogue()[one.benchmark].protocol is not None:
             places.setdefault((one.benchmark, one.language), []).append(one)
-    found = {}
+    found: dict[Place, Reviewed] = {}
+    if not places:
+        return found
+    from pipelines.judge.judging import judge  # loads what talks to servers, which most scorings need not
+
     for place, of_place in places.items():
         benchmark = catalogue()[place[0]]
         by = spec.judge.model_copy(update={"protocol": benchmark.protocol})
