@@ -39,6 +39,8 @@ def _asset(recipe: Recipe, layout: Layout, name: str, source: Source) -> StageAs
             translator=layout.table(*translator) if source.translate_into else None,
             guard=recipe.translation.guard,
             decoding=recipe.translation.decoding,
+            cache=layout.cache,
+            conduct=recipe.translation.conduct,
         )
 
     return StageAsset(

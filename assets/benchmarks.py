@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import benchmark_files, checks, drift
+from assets import benchmark_files, checks, drift, translation_benchmarks
 from assets.foundations import FOUNDATIONS
 from assets.layout import Layout
 from assets.stage_asset import Finished, StageAsset
@@ -99,6 +99,7 @@ def score_assets(
             **{name: layout.crawls_with(name) for name in CRAWL_TABLES},
             truth=truth,
             foundations={name: layout.table("foundations", name) for name in FOUNDATIONS},
+            test_sets=_tables(layout, test_sets),
             instruction_mixes=_tables(layout, mixes),
             models=_tables(layout, models),
             answers=_tables(layout, answers),
@@ -109,6 +110,8 @@ def score_assets(
             ),
         )
 
+    # Of the translator, which the sweep does not vary.
+    test_sets = {} if folder else translation_benchmarks.places(recipe)
     scores_key = layout.key(*folder, score_answers.NAME)
     return [
         StageAsset(
@@ -136,7 +139,7 @@ def score_assets(
             group=group,
             upstream=[
                 scores_key,
-                *(layout.key(*place) for place in [*mixes.values(), *models.values()]),
+                *(layout.key(*place) for place in [*mixes.values(), *models.values(), *test_sets.values()]),
                 *(dg.AssetKey(name) for name in CRAWL_TABLES),
             ],
             checks=[checks.checksums()],

@@ -16,8 +16,17 @@ def translation_benchmark_assets(recipe: Recipe, layout: Layout) -> list[StageAs
     return [_asset(recipe, layout, test_set) for test_set in recipe.translation.test_sets]
 
 
+def places(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Where the scores on each test set lie; also the ends of their assets' keys."""
+    return {_name(one): (translation_benchmark.NAME, _name(one)) for one in recipe.translation.test_sets}
+
+
+def _name(test_set: TestSet) -> str:
+    return f"{test_set.name}_{test_set.pair}".replace("-", "_")
+
+
 def _asset(recipe: Recipe, layout: Layout, test_set: TestSet) -> StageAsset:
-    place = (translation_benchmark.NAME, f"{test_set.name}_{test_set.pair}".replace("-", "_"))
+    place = (translation_benchmark.NAME, _name(test_set))
 
     def spec(_: str) -> StageSpec:
         return translation_benchmark.TranslationBenchmarkSpec(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.remote.spec import Conduct
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 from pipelines.translate.spec import Decoding, GuardLimits
 
@@ -37,6 +39,9 @@ class BenchmarkFilesSpec(StageSpec):
     translator: InputTable | None = None
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Decoding()
+    threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads of the translator")
+    cache: Annotated[Path | None, Execution] = Field(None, description="folder of kept translations")
+    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a translating server is asked")
     seconds: Annotated[float, Execution] = Field(
         600.0, gt=0, description="longest wait for a file's next bytes"
     )

@@ -33,9 +33,19 @@ def translate(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path, progres
             where="translate_into",
             remedy="take `translate_into` out: its languages are published",
         )
-    from models.translator import Translator  # loads CTranslate2
+    from pipelines.translate.translators import open_translator  # loads CTranslate2
 
-    model = Translator(manifest.folder(spec.translator), **spec.decoding.model_dump())
+    model = open_translator(
+        manifest.folder(spec.translator),
+        spec.decoding,
+        spec.cache or out.parent,
+        version=manifest.read(spec.translator).data_version,
+        device="cpu",
+        threads=spec.threads,
+        conduct=spec.conduct,
+        account=str(spec.output),
+        say=progress.say,
+    )
     rows: dict[str, list[dict[str, Any]]] = {}
     for pattern in benchmark.translated:
         path = out / pattern.format(language=SOURCE)

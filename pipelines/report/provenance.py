@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipelines.lake import manifest
-from pipelines.report.results import Curve, TableProvenance, Translation, WeightFile
+from pipelines.report.results import Curve, TableProvenance, TestSetScore, Translation, WeightFile
 from pipelines.report.spec import ReportSpec
 
 WEIGHT_FILES = (".safetensors", ".pt", "model.bin")
@@ -19,6 +19,8 @@ _FIELDS = (
 )  # fmt: skip
 POINTS = 400
 """Most points of a curve: longer ones are thinned."""
+
+PUBLISHED_BLEU = {("wmt17", "en-zh"): {"CPM-Bee 10B (VisCPM, section 4.1)": 41.6}}
 
 
 def tables(spec: ReportSpec) -> dict[str, Path]:
@@ -89,9 +91,23 @@ def translation(spec: ReportSpec) -> Translation | None:
         return None
     metrics = manifest.read(spec.foundations["translator"]).metrics
     scored = {key: value for key, value in metrics.items() if isinstance(value, dict) and "bleu" in value}
-    if not scored:
+    test_sets = [_test_set(table) for table in spec.test_sets.values()]
+    if not scored and not test_sets:
         return None
     return Translation(
+        test_sets=test_sets,
         bleu={language: value["bleu"] for language, value in scored.items()},
         signatures={language: value["bleu_signature"] for language, value in scored.items()},
+    )
+
+
+def _test_set(table: Path) -> TestSetScore:
+    found = manifest.read(table).metrics
+    return TestSetScore(
+        name=found["test_set"],
+        pair=found["pair"],
+        segments=found["segments"],
+        bleu=found["bleu"],
+        signature=found["bleu_signature"],
+        published=PUBLISHED_BLEU.get((found["test_set"], found["pair"]), {}),
     )

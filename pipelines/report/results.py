@@ -111,11 +111,26 @@ class Crawl(_Document):
     samples: dict[str, list[Sample]]
 
 
+class TestSetScore(_Document):
+    """The translator on a published test set, beside what a paper gives for its own."""
+
+    __test__ = False  # pytest takes it for a class of tests
+
+    name: str
+    pair: str
+    segments: int
+    bleu: float
+    signature: str
+    published: dict[str, float] = {}
+    """Translator -> its BLEU, as published."""
+
+
 class Translation(_Document):
-    """The translator on held-out sentences."""
+    """The translator on held-out sentences, and on published test sets."""
 
     bleu: dict[str, float]
     signatures: dict[str, str]
+    test_sets: list[TestSetScore] = []
 
 
 class Aim(_Document):

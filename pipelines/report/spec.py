@@ -43,6 +43,7 @@ class ReportSpec(StageSpec):
     training_shards: dict[str, InputTable] = Field({})
     truth: dict[str, InputFile] = Field({}, description="crawl -> truth.parquet of a crawl of the world")
     foundations: dict[str, InputTable] = Field({}, description="clip, translator, language_model, vision")
+    test_sets: dict[str, InputTable] = Field({}, description="the translator's scores on published test sets")
     instruction_mixes: dict[str, InputTable] = Field({}, description="tuning variant -> its mix")
     models: dict[str, InputTable] = Field({}, description="model -> its table; names as in `answers`")
     answers: dict[str, InputTable] = Field({}, description="model -> what it answered")

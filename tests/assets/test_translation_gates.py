@@ -64,3 +64,6 @@ def test_a_test_set_of_a_recipe_is_an_asset(recipe: Recipe) -> None:
     spec = asset.spec("")
     assert isinstance(spec, TranslationBenchmarkSpec)
     assert spec.files == {"source": Path("src.sgm"), "reference": Path("ref.sgm")}
+    report = found(recipe, "quickstart", "report")
+    assert asset.key in report.upstream
+    assert asset.key not in found(recipe, "quickstart", "language_share", "report").upstream

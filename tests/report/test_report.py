@@ -20,6 +20,7 @@ from pipelines.lake.ledger import Ledger
 from pipelines.report.spec import STAGE, ReportParameters, ReportSpec
 from pipelines.report.terminal import read_results, terminal_table
 from pipelines.stage import execute
+from tests.report.conftest import model_table
 
 
 class Page(HTMLParser):
@@ -82,6 +83,29 @@ def test_page_and_json_say_the_same_figures(made: Path, page: Page) -> None:
         assert f"{crawl.quality.precision:.1%}" in page.text
         for step in crawl.steps:
             assert step.rows_in == step.kept + sum(step.dropped.values())
+
+
+def test_the_translator_stands_beside_what_a_paper_gives_for_its_own(
+    report_inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    signature = "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.6.0"
+    metrics = {
+        "test_set": "wmt17",
+        "pair": "en-zh",
+        "segments": 2001,
+        "bleu": 30.25,
+        "bleu_signature": signature,
+    }
+    scored = model_table(tmp_path, "wmt17", "translation_benchmark", metrics)
+    spec = ReportSpec(output=tmp_path / "report", **report_inputs, test_sets={"wmt17_en_zh": scored})
+    execute(STAGE, spec)
+    results = json.loads((tmp_path / "report/results.json").read_text(encoding="utf-8"))
+    (found,) = results["translation"]["test_sets"]
+    assert (found["bleu"], found["signature"]) == (30.25, signature)
+    assert list(found["published"].values()) == [41.6]
+    shown = Page((tmp_path / "report/index.html").read_text(encoding="utf-8")).text
+    assert "BLEU as published" in shown
+    assert "41.6" in shown
 
 
 def test_the_filter_is_held_against_the_truth(made: Path) -> None:
