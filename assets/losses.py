@@ -11,6 +11,10 @@ from pipelines.lake.manifest import Manifest
 
 LOSSES_FILE = "losses.parquet"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 480, 180, 56, 22, 10
+FURTHER = ("gradient_norm", "learning_rate")
+FURTHER_BEGINNINGS = ("loss: ", "pivot gap: ")
+MOST_FURTHER = 12
+"""More curves than this are left to TensorBoard: metadata is stored with every event."""
 POINTS = 240
 """More losses than this are averaged in groups: the picture has no more pixels to show them."""
 
@@ -27,6 +31,26 @@ def logged_losses(table: Path, manifest: Manifest) -> list[float | None]:
             return read
     logged: list[float | None] = manifest.metrics.get("losses", [])
     return logged
+
+
+def further_curves(table: Path, manifest: Manifest) -> dict[str, list[float]]:
+    """What else a training logged, by name, measured steps alone: losses by source and language, norms, the pivot gap."""
+    for file in manifest.files:
+        if Path(file.path).name == LOSSES_FILE:
+            import pyarrow.parquet as parquet
+
+            with parquet.ParquetFile(cache.fetched(table / file.path, file.sha256)) as log:
+                names = [
+                    name
+                    for name in log.schema_arrow.names
+                    if name in FURTHER or name.startswith(FURTHER_BEGINNINGS)
+                ]
+                columns = log.read(columns=names) if names else {}
+                return {
+                    name: [value for value in columns[name].to_pylist() if value is not None]
+                    for name in names
+                }
+    return {}
 
 
 def curve_svg(values: Sequence[float], *, x_label: str) -> str:

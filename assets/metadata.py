@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.losses import curve_svg, logged_losses
+from assets.losses import MOST_FURTHER, curve_svg, further_curves, logged_losses
 from pipelines.lake import cache, location
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.manifest import Manifest
@@ -119,6 +119,9 @@ def _plots(table: Path, manifest: Manifest) -> dict[str, dg.MetadataValue[Any]]:
     losses = logged_losses(table, manifest)
     if "losses" not in manifest.metrics and _is_curve(losses):
         plots["plot: loss"] = _curve("loss", losses)
+        for name, values in list(further_curves(table, manifest).items())[:MOST_FURTHER]:
+            if _is_curve(values):
+                plots[f"plot: {name}"] = _curve(name, values)
     for file in manifest.files:
         path = table / file.path
         if path.suffix == ".png" and not path.stem.endswith(SMALL):

@@ -3,7 +3,7 @@
     python perf/train.py                         the small model on a CPU (OMP_NUM_THREADS sets the threads)
     python perf/train.py --size 7b --batch 16    random weights of Qwen2-7B and CLIP ViT-L/14-336; wants a GPU
 
-Both train the same model on the same batches in the same order, in one process, turn by turn, so that what else
+Both train the same model on the same batches in the same order, in one run, turn by turn, so that what else
 the machine does falls on both. Tokens are those that are no padding. The peer is what people write first: AutoModel,
 `Trainer`, pad to the longest, logits of every position.
 """
@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,9 +42,12 @@ from pipelines.stage import Work
 from pipelines.training.loop import train
 from pipelines.training.order import make_order
 from pipelines.training.plan import PackPlan, make_plan
+from pipelines.training.precision import resolve_precision
 from pipelines.training.samples import Sample, measure
 from pipelines.training.spec import Optimisation
 
+CLOCK = {"now": time.monotonic}
+"""Wall-clock time; or CPU time, on a machine that others use too (one thread, no waits: `--cpu-time`)."""
 WARM_UP = 3
 """Steps that are not counted: first calls compile and allocate."""
 STAGES = {"pretraining": {"visual": 1e-3}, "tuning": {"visual": 5e-4, "language_model": 5e-4}}
@@ -153,7 +157,7 @@ class Watching(Progress):
         self.timed, self.figures = Timed([]), {}
 
     def advance(self, units: int = 1, **figures: float) -> None:
-        self.timed.ends.append(time.monotonic())
+        self.timed.ends.append(CLOCK["now"]())
         self.figures = figures
 
 
@@ -162,7 +166,7 @@ class StepEnds(TrainerCallback):
         self.timed = Timed([])
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.timed.ends.append(time.monotonic())
+        self.timed.ends.append(CLOCK["now"]())
 
 
 def ours(
@@ -210,6 +214,34 @@ def theirs(model: Model, data: Data, drawn: list[int], optimisation: Optimisatio
     return ends.timed
 
 
+def turn(told: argparse.Namespace) -> dict[str, Any]:
+    """One turn of one side, in this process: its seconds per step, and what else it knows."""
+    stage, (optimisation, data) = told.stages[0], _prepared(told, told.stages[0])
+    order = make_order({"all": np.arange(len(data))}, None, 0)
+    drawn = [sample for step in range(told.steps) for _, sample in order.batch(step, told.batch)]
+    if told.turn == "theirs":
+        timed = theirs(Model(told.size, stage), data, drawn, optimisation, resolve_precision(told.precision))
+        return {"seconds": timed.seconds_per_step()}
+    plan = make_plan(
+        order, measure(data), steps=told.steps, batch_size=told.batch, pack_tokens=optimisation.pack_tokens
+    )
+    timed, metrics = ours(Model(told.size, stage), data, plan, optimisation)
+    return {"seconds": timed.seconds_per_step(), **metrics}
+
+
+def _prepared(told: argparse.Namespace, stage: str) -> tuple[Optimisation, Data]:
+    shape = BIG if told.size == "7b" else SMALL
+    optimisation = Optimisation(
+        steps=told.steps, batch_size=told.batch, learning_rates=STAGES[stage], zero_stage=told.zero_stage,
+        pack_tokens=None if told.padded else shape["pack_tokens"], precision=told.precision, warmup_steps=2,
+        fused_kernels=told.fused_kernels, compile=told.compile, data_workers=told.data_workers,
+        activation_checkpointing=told.activation_checkpointing, checkpoint_every=10**6,
+    )  # fmt: skip
+    image_tokens, image_size = (576, 336) if told.size == "7b" else (8, 48)
+    scale = 3.0 if told.size == "7b" else 1.0
+    return optimisation, Data(stage, image_tokens, shape["vocabulary"] - 1, image_size, scale)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -218,69 +250,65 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each, one after the other")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side, one after the other")
     parser.add_argument("--zero-stage", type=int, default=0)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--data-workers", type=int, default=0)
     parser.add_argument("--padded", action="store_true", help="rows padded instead of packed")
     parser.add_argument("--fused-kernels", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--activation-checkpointing", action="store_true")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--turn", choices=["ours", "theirs"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count CPU seconds: for a machine in use, with OMP_NUM_THREADS=1",
+    )
     told = parser.parse_args()
-    shape = BIG if told.size == "7b" else SMALL
+    if told.cpu_time:
+        CLOCK["now"] = time.process_time
+    if told.turn:
+        print(json.dumps(turn(told)), flush=True)
+        return
     for stage in told.stages:
-        optimisation = Optimisation(
-            steps=told.steps, batch_size=told.batch, learning_rates=STAGES[stage], zero_stage=told.zero_stage,
-            pack_tokens=None if told.padded else shape["pack_tokens"], precision=told.precision, warmup_steps=2,
-            fused_kernels=told.fused_kernels, compile=told.compile,
-            activation_checkpointing=told.activation_checkpointing, checkpoint_every=10**6,
-        )  # fmt: skip
-        probe = Model(told.size, stage)
-        data = Data(
-            stage,
-            probe.image_tokens,
-            probe.image_id,
-            probe.visual.image_size,
-            1.0 if told.size == "small" else 3.0,
-        )
-        order = make_order({"all": np.arange(len(data))}, None, 0)
-        plan = make_plan(
-            order,
-            measure(data),
-            steps=told.steps,
-            batch_size=told.batch,
-            pack_tokens=optimisation.pack_tokens,
-        )
-        drawn = [sample for step in range(told.steps) for _, sample in order.batch(step, told.batch)]
-        counted = [len(data.text(index, None)[0].ids) for index in drawn[WARM_UP * told.batch :]]
-        tokens_per_step = sum(counted) / (told.steps - WARM_UP)
-        ratios, mine, peers = [], [], []
-        metrics: dict[str, Any] = {}
-        for _ in range(told.rounds):
-            timed, metrics = ours(Model(told.size, stage), data, plan, optimisation)
-            mine.append(tokens_per_step / timed.seconds_per_step())
-            if not told.no_peer:
-                peer = theirs(Model(told.size, stage), data, drawn, optimisation, metrics["precision"])
-                peers.append(tokens_per_step / peer.seconds_per_step())
-                ratios.append(mine[-1] / peers[-1])
-        rows = np.array([len(data.text(index, None)[0].ids) for index in drawn]).reshape(
-            told.steps, told.batch
-        )
-        result = {
-            "stage": stage,
-            "tokens_per_second": round(statistics.median(mine)),
-            "peer_tokens_per_second": round(statistics.median(peers)) if peers else None,
-            "ratio": round(statistics.median(ratios), 2) if ratios else None,
-            "ratios": [round(ratio, 2) for ratio in ratios],
-            "mfu": metrics.get("mfu"),
-            "padding": metrics["padding"],
-            "peer_padding": round(float(1 - rows.sum() / (rows.max(axis=1).sum() * told.batch)), 4),
-            "data_wait": metrics["data_wait"],
-            "peak_memory_gb": metrics["peak_memory_gb"],
-            "precision": metrics["precision"],
-            "threads": torch.get_num_threads(),
-        }
-        print(json.dumps(result), flush=True)
+        print(json.dumps(compared(told, stage)), flush=True)
+
+
+def compared(told: argparse.Namespace, stage: str) -> dict[str, Any]:
+    """The two sides' figures for a stage, and the ratio of their speeds, turn by turn."""
+    sides = ["ours"] if told.no_peer else ["ours", "theirs"]
+    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    arguments = [one for one in sys.argv[1:] if one not in STAGES and one != "--stages"]
+    for _ in range(told.rounds):
+        for side in sides:
+            # A process of its own: the Trainer would join the group of ranks that ours has made.
+            done = subprocess.run(
+                [sys.executable, __file__, *arguments, "--stages", stage, "--turn", side],
+                check=True, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            turns[side].append(json.loads(done.stdout.strip().splitlines()[-1]))
+    _, data = _prepared(told, stage)
+    order = make_order({"all": np.arange(len(data))}, None, 0)
+    rows = np.array(
+        [[len(data.text(one, None)[0].ids) for _, one in order.batch(step, told.batch)] for step in range(told.steps)]
+    )  # fmt: skip
+    tokens = rows[WARM_UP:].sum() / (told.steps - WARM_UP)
+    speeds = {side: [tokens / one["seconds"] for one in found] for side, found in turns.items()}
+    last = turns["ours"][-1]
+    result: dict[str, Any] = {
+        "stage": stage,
+        "tokens_per_second": round(statistics.median(speeds["ours"])),
+        **{name: last.get(name) for name in ("mfu", "padding", "data_wait", "peak_memory_gb", "precision")},
+        "threads": torch.get_num_threads(),
+    }
+    if not told.no_peer:
+        ratios = [mine / peer for mine, peer in zip(speeds["ours"], speeds["theirs"], strict=True)]
+        result["peer_tokens_per_second"] = round(statistics.median(speeds["theirs"]))
+        result["peer_padding"] = round(float(1 - rows.sum() / (rows.max(axis=1).sum() * told.batch)), 4)
+        result["ratio"] = round(statistics.median(ratios), 2)
+        result["ratios"] = [round(ratio, 2) for ratio in ratios]
+    return result
 
 
 if __name__ == "__main__":

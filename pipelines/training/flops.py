@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.architecture import ClipEncoder
+from models.visual import VisualModule
+
 PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L40S": 362e12, "4090": 165e12, "V100": 125e12}
 """Dense bf16 (V100: fp16) operations per second, from the vendor's data sheets, by a part of the device's name."""
 PROBE = 1024
@@ -37,11 +40,8 @@ class StepCost:
         )  # fmt: skip
 
 
-def step_cost(model: nn.Module, image_positions: int) -> StepCost:
-    """The costs of `model` (parts `language_model` and, perhaps, `visual`) as it is frozen now.
-
-    `image_positions`: positions that the visual module computes for one image.
-    """
+def step_cost(model: nn.Module) -> StepCost:
+    """The costs of `model` (parts `language_model` and, perhaps, `visual`) as it is frozen now."""
     language_model: Any = model.get_submodule("language_model")
     front = [one for name, one in model.named_children() if name != "language_model"]
     before = any(p.requires_grad for part in front for p in part.parameters())
@@ -68,7 +68,17 @@ def step_cost(model: nn.Module, image_positions: int) -> StepCost:
                 image += _numel(parameter) * (2 + 2 * trained_yet + 2 * parameter.requires_grad)
     config = getattr(language_model, "config", None)
     layers, width = getattr(config, "num_hidden_layers", 0), getattr(config, "hidden_size", 0)
-    return StepCost(body, head, image * image_positions, layers * 4.0 * width * (3 if reached else 1))
+    return StepCost(body, head, image * image_positions(model), layers * 4.0 * width * (3 if reached else 1))
+
+
+def image_positions(model: nn.Module) -> int:
+    """Positions that the model's visual module computes for one image: patches, and queries or a [CLS]."""
+    for module in model.modules():
+        if isinstance(module, VisualModule):
+            encoder = module.config.encoder
+            patches = (encoder.image_size // encoder.patch_size) ** 2
+            return patches + (1 if isinstance(encoder, ClipEncoder) else encoder.queries)
+    return 0
 
 
 def _numel(parameter: nn.Parameter) -> int:

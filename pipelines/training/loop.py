@@ -30,7 +30,7 @@ from pipelines.training.figures import Clock, Figures, peak_memory
 from pipelines.training.flops import peak_of, step_cost
 from pipelines.training.gap import HeldOut, pivot_gap
 from pipelines.training.loader import StepBatches, load_ahead
-from pipelines.training.order import make_order
+from pipelines.training.order import Order, PoolOfLikes, make_order
 from pipelines.training.plan import PackPlan, make_plan
 from pipelines.training.samples import Batch, Samples, measure
 from pipelines.training.spec import Optimisation
@@ -148,10 +148,7 @@ class _Run:
         self._waited = 0.0
         self._skipped = self._skipped_in_a_row = 0
         self._totals = {"tokens": 0.0, "padding": 0.0, "waited": 0.0, "seconds": 0.0, "flops": 0.0}
-        model = engine.model
-        self._cost = step_cost(
-            model, int(getattr(model, "image_positions", getattr(model, "image_tokens", 0)))
-        )
+        self._cost = step_cost(engine.model)
         self._peak = peak_of(engine.device, engine.precision)
 
     def _no_sums(self) -> Tensor:
@@ -224,13 +221,17 @@ class _Run:
             "data wait": waited / seconds,
             "padding": 1 - tokens / positions,
             "memory GB": peak_memory(self.engine.device),
-            "goodput": self.clock.goodput(self._totals["seconds"]),
+            "goodput": self._goodput(self._unread[-1][0] + 1),
         }
         if self._peak:
             speed["mfu"] = flops / seconds / self._peak / self.engine.ranks
         for (step, _, norm, taken, *_), sums in zip(self._unread, by_step, strict=True):
             self._note(step, sums, norm, taken, speed)
         self._unread, self._counts = [], [0.0] * 4
+
+    def _goodput(self, done: int) -> float:
+        """What was done in earlier starts, and still counts, is taken to have been as fast."""
+        return self.clock.goodput(self._totals["seconds"] * done / (done - self.first))
 
     def _note(self, step: int, sums: np.ndarray, norm: float, taken: bool, speed: dict[str, float]) -> None:
         loss = float(sums[:, 0].sum() / sums[:, 1].sum())
@@ -287,7 +288,7 @@ class _Run:
             found["padding"] = round(totals["padding"] / (totals["padding"] + totals["tokens"]), 4)
             found["data_wait"] = round(totals["waited"] / totals["seconds"], 4)
             found["peak_memory_gb"] = round(peak_memory(self.engine.device), 3)
-            found["goodput"] = round(self.clock.goodput(totals["seconds"]), 4)
+            found["goodput"] = round(self._goodput(settings.steps), 4)
             if self._peak:
                 found["mfu"] = round(totals["flops"] / totals["seconds"] / self._peak / self.engine.ranks, 4)
         if self.figures is not None:
@@ -298,7 +299,13 @@ class _Run:
 
 def _plan_of(samples: Samples, optimisation: Optimisation, ranks: int) -> PackPlan:
     measures = measure(samples)
-    order = make_order({"all": np.arange(len(samples))}, None, optimisation.seed)
+    everything = np.arange(len(samples))
+    if optimisation.pack_tokens is None:
+        # Rows are padded to the longest of a batch, so samples of like length go together.
+        likes = PoolOfLikes(everything, (optimisation.seed,), measures.tokens, optimisation.batch_size)
+        order = Order([likes], [1.0])
+    else:
+        order = make_order({"all": everything}, None, optimisation.seed)
     return make_plan(
         order, measures, steps=optimisation.steps, batch_size=optimisation.batch_size,
         pack_tokens=optimisation.pack_tokens, multiple=ranks,

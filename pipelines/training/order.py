@@ -13,6 +13,8 @@ from fractions import Fraction
 
 import numpy as np
 
+SORTED_BATCHES = 16
+"""Batches that are drawn together where samples of like length shall meet: less padding, and still shuffled."""
 MOST_PLACES = 10_000
 """Places of a mixture's cycle: weights are kept to this precision, exactly where they are such fractions."""
 
@@ -28,6 +30,43 @@ class Pool:
         """The (epoch, sample) at a place in the pool's endless order."""
         epoch, within = divmod(place, len(self.samples))
         return epoch, int(self.samples[_permutation(len(self.samples), (*self.seed, epoch))[within]])
+
+
+@dataclass(frozen=True)
+class PoolOfLikes(Pool):
+    """A pool in whose order samples of like length stand together: less padding where a sample is a row."""
+
+    lengths: np.ndarray
+    """Tokens of each of `samples`."""
+    batch_size: int
+
+    def draw(self, place: int) -> tuple[int, int]:
+        epoch, within = divmod(place, len(self.samples))
+        return epoch, int(self.samples[self._order(epoch)[within]])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        # The last epoch's is kept: an order is drawn from place after place.
+        kept = self.__dict__.setdefault("_kept", {})
+        if epoch not in kept:
+            kept.clear()
+            kept[epoch] = like_with_like(
+                _permutation(len(self.samples), (*self.seed, epoch)), self.lengths, self.batch_size,
+                np.random.default_rng([*self.seed, epoch, 1]),
+            )  # fmt: skip
+        return kept[epoch]
+
+
+def like_with_like(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """The order, with samples of like length in a batch: sorted some batches at a time, batches shuffled."""
+    parts = []
+    for start in range(0, len(order), batch_size * SORTED_BATCHES):
+        window = order[start : start + batch_size * SORTED_BATCHES]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        batches = [window[first : first + batch_size] for first in range(0, len(window), batch_size)]
+        parts += [batches[number] for number in generator.permutation(len(batches))]
+    return np.concatenate(parts)
 
 
 # Each pool of a mixture is in some epoch, and the next one is near.

@@ -91,3 +91,23 @@ def test_a_training_shows_its_loss_curve_from_first_to_last(tmp_path: Path) -> N
     assert 100 < len(heights) <= 240
     assert heights == sorted(heights), "a falling loss is drawn falling"
     assert len(shown) < metadata.INLINE_BYTES
+
+
+def test_a_training_shows_its_losses_by_language_and_the_pivot_gap(tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    table.mkdir()
+    steps = list(range(20))
+    columns = {
+        "loss": steps, "gradient_norm": steps, "loss: crawl/en": steps, "supervised_tokens": steps,
+        "pivot gap: zh": [step if step % 4 == 0 else None for step in steps],
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), table / "losses.parquet")
+    manifest = Manifest(
+        stage="s", code_version="1", fingerprint="f", parameters={}, inputs={},
+        files=[TableFile(path="losses.parquet", sha256="0" * 64, bytes=1)], created="now", seconds=1.0,
+    )  # fmt: skip
+    shown = metadata.of_table(table, manifest, reused=False)
+    plots = {name for name in shown if name.startswith("plot: ")}
+    assert plots == {"plot: loss", "plot: gradient_norm", "plot: loss: crawl/en", "plot: pivot gap: zh"}
+    drawn = base64.b64decode(str(shown["plot: pivot gap: zh"].value).split("base64,")[1].rstrip(")")).decode()
+    assert len(drawn.split('<polyline points="')[1].split('"')[0].split()) == 5

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import BadInput
-from pipelines.training.order import make_order, mixture_cycle
+from pipelines.training.order import Order, PoolOfLikes, make_order, mixture_cycle
 from pipelines.training.packs import Draw, Pack, balanced_packs, deal
 from pipelines.training.plan import Measures, PackPlan, make_plan, read_plan, write_plan
 
@@ -157,3 +157,21 @@ def test_epochs_are_shuffled_differently_and_seeds_too() -> None:
     first, second = ([sample for _, sample in order.batch(step, 50)] for step in (0, 1))
     assert first != second and sorted(first) == sorted(second)
     assert first != [sample for _, sample in other.batch(0, 50)]
+
+
+@given(samples=st.integers(1, 80), batch=st.integers(1, 16), epochs=st.integers(1, 3))
+def test_samples_of_like_length_meet_and_each_still_comes_once_per_epoch(
+    samples: int, batch: int, epochs: int
+) -> None:
+    lengths = np.arange(samples) % 7
+    order = Order([PoolOfLikes(np.arange(samples), (0,), lengths, batch)], [1.0])
+    drawn = Counter(order.draw(place) for place in range(epochs * samples))
+    assert drawn == Counter((epoch, sample) for epoch in range(epochs) for sample in range(samples))
+    assert [order.draw(place) for place in range(samples)] == [order.draw(place) for place in range(samples)]
+
+
+def test_batches_of_likes_hold_samples_of_like_length() -> None:
+    lengths = np.arange(640) % 40
+    order = Order([PoolOfLikes(np.arange(640), (0,), lengths, 16)], [1.0])
+    batches = [[lengths[sample] for _, sample in order.batch(step, 16)] for step in range(40)]
+    assert sum(max(one) - min(one) for one in batches) / 40 < 6
