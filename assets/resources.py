@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import dagster as dg
 from pydantic import Field
@@ -14,6 +14,10 @@ from pipelines.errors import BadInput
 from pipelines.launch.cluster import CLUSTER_VARIABLE, read_cluster
 from pipelines.launch.local import LocalLauncher
 from pipelines.launch.spec import JobSpec, Launcher, Report, Usage
+
+if TYPE_CHECKING:
+    from pipelines.launch.janitor import Swept
+    from pipelines.launch.kubernetes import KubernetesLauncher
 
 MODE_VARIABLE = "COMPUTE_MODE"
 """`local` or `kubernetes`: where the jobs of the code location run."""
@@ -46,6 +50,19 @@ class Compute(dg.ConfigurableResource):
             )
         return cls(mode=cast(Mode, mode))
 
+    def sweep(self, patience_seconds: float) -> list[Swept]:
+        """End the cluster's jobs that no run has waited for in this time."""
+        if self.mode == "local":
+            return []
+        from pipelines.launch.janitor import sweep
+
+        return sweep(self._kubernetes().api, patience_seconds=patience_seconds)
+
+    def _kubernetes(self) -> KubernetesLauncher:
+        from pipelines.launch.kubernetes import KubernetesLauncher
+
+        return KubernetesLauncher(read_cluster(Path(self.cluster_file) if self.cluster_file else None))
+
     def launcher(self) -> Launcher:
         """The launcher. Kubernetes' client is imported where it is used alone.
 
@@ -54,9 +71,7 @@ class Compute(dg.ConfigurableResource):
         """
         if self.mode == "local":
             return LocalLauncher()
-        from pipelines.launch.kubernetes import KubernetesLauncher
-
-        return KubernetesLauncher(read_cluster(Path(self.cluster_file) if self.cluster_file else None))
+        return self._kubernetes()
 
     def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> Usage:
         """Run `job` to its end; see `pipelines.launch.spec.Launcher` for what it raises."""

@@ -12,6 +12,7 @@ from assets.graph import SWEEP, Graph, graph
 from assets.partitions import PARTITION_TAG
 from assets.resources import Compute
 from assets.stage_asset import stage_asset
+from jobs.janitor import janitor_job, janitor_schedule
 from jobs.register_crawl import register_crawl_job
 from jobs.schedules import refilter_schedule
 from jobs.sensors import new_crawls_sensor
@@ -50,9 +51,10 @@ def definitions(recipe: Recipe) -> dg.Definitions:
             refilter,
             *stages,
             register_crawl_job(made.layout.workspace),
+            janitor_job,
         ],
         sensors=[new_crawls_sensor(ingest, take_in, made.layout.workspace, recipe.crawls_folder, own_crawls)],
-        schedules=[refilter_schedule(refilter, *filtering)],
+        schedules=[refilter_schedule(refilter, *filtering), janitor_schedule],
         resources={"compute": Compute.of_environment(), "console": Console()},
         executor=dg.in_process_executor,
     )

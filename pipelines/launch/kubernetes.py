@@ -13,6 +13,7 @@ from pipelines.launch.accounting import Account
 from pipelines.launch.api import Api
 from pipelines.launch.attempt import Attempt, start_or_find
 from pipelines.launch.cluster import Cluster
+from pipelines.launch.estimate import estimate, hold_against_budget
 from pipelines.launch.outcome import End
 from pipelines.launch.spec import JobSpec, Report, Usage
 
@@ -63,6 +64,11 @@ class KubernetesLauncher:
                 where=f"recipe: resources.{stage}.nodes",
                 remedy="set nodes: 1; data stages that can be divided take `parts`",
             )
+        hold_against_budget(
+            [estimate(stage, job.resources, last_seconds=None, reused=False)],
+            self.cluster,
+            self.cluster.budget if job.resources.hours is not None else None,
+        )
         queue = job.resources.queue or self.cluster.queue
         if queue is not None and self.api.local_queue(queue) is None:
             raise BadInput(

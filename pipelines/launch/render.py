@@ -199,6 +199,8 @@ def _environment(job: JobSpec, cluster: Cluster, name: str, where: str, suffix: 
         "OMP_NUM_THREADS": str(max(1, int(resources.cpus // max(resources.gpus, 1)))),
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": "/scratch/huggingface",
+        # Of tables in an object store: a file of the cluster may name a volume that outlives the pod.
+        "LAKE_CACHE": "/scratch/lake",
         **({"NVIDIA_VISIBLE_DEVICES": "all"} if resources.gpus else {}),
         **cluster.environment,
     }

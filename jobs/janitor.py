@@ -1,0 +1,28 @@
+"""The schedule that ends jobs in the cluster for which no run waits any more."""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of an op's function.
+
+import dagster as dg
+
+from assets.resources import Compute
+
+HOURLY = "17 * * * *"
+PATIENCE_SECONDS = 3 * 3600.0
+"""A run whose worker died is started again within minutes: after this, nobody comes."""
+
+
+@dg.op(description="Deletes the jobs that no run has waited for in three hours.")
+def sweep_jobs(context: dg.OpExecutionContext, compute: Compute) -> None:
+    """Nothing to do where jobs run on this machine: they end with their run."""
+    for swept in compute.sweep(PATIENCE_SECONDS):
+        context.log.warning(f"deleted {swept.name} ({swept.asset}): {swept.why}")
+
+
+@dg.job(name="janitor", executor_def=dg.in_process_executor, description="Ends jobs that nobody waits for.")
+def janitor_job() -> None:
+    sweep_jobs()
+
+
+janitor_schedule = dg.ScheduleDefinition(
+    name="janitor", job=janitor_job, cron_schedule=HOURLY, default_status=dg.DefaultScheduleStatus.STOPPED
+)

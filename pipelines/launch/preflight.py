@@ -1,0 +1,82 @@
+"""What can be asked of the cluster before anything runs there: rights, queues, quota, image."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+
+from pipelines.errors import BadInput
+from pipelines.launch.api import Api
+from pipelines.launch.cluster import Cluster, as_bytes
+from pipelines.launch.spec import Resources
+
+NEEDED_RIGHTS = (
+    *((verb, "jobs", "batch", "") for verb in ("create", "get", "list", "patch", "delete")),
+    ("create", "services", "", ""),
+    ("list", "pods", "", ""),
+    ("get", "pods", "", "log"),
+    ("list", "events", "", ""),
+)
+REGISTRY_SECONDS = 10
+
+
+def problems(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Iterator[str]:
+    """Everything that would stop a job, by stage: all of it, not the first alone."""
+    for verb, resource, group, subresource in NEEDED_RIGHTS:
+        if not api.may(verb, resource, group, subresource):
+            whole = f"{resource}/{subresource}" if subresource else resource
+            yield f"this account may not {verb} {whole}: apply k8s/base/rbac.yaml"
+    for name, resources in wanted.items():
+        try:
+            cluster.check_possible(resources, name)
+        except BadInput as error:
+            yield str(error)
+    queues = {resources.queue or cluster.queue for resources in wanted.values()} - {None}
+    for queue in sorted(str(queue) for queue in queues):
+        if api.local_queue(queue) is None:
+            yield f"the queue {queue!r} does not exist in the namespace {cluster.namespace!r}"
+    yield from _beyond_quota(cluster, api, wanted)
+    if missing := image_missing(cluster.image):
+        yield missing
+
+
+def _beyond_quota(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Iterator[str]:
+    for quota in api.quotas():
+        for key, hard in (quota.get("spec", {}).get("hard") or {}).items():
+            name = key.removeprefix("requests.").removeprefix("limits.")
+            for stage, resources in wanted.items():
+                each = {
+                    "cpu": resources.cpus,
+                    "memory": as_bytes(resources.memory),
+                    cluster.gpu_resource: float(resources.gpus),
+                }
+                pods = max(resources.nodes, resources.parts)
+                asked = pods if name == "pods" else each.get(name, 0.0) * resources.nodes
+                if asked > as_bytes(str(hard)):
+                    yield (
+                        f"{stage} asks for {asked:g} {name}, and the quota {quota['metadata']['name']!r} of the namespace "
+                        f"is {hard}"
+                    )
+
+
+def image_missing(image: str) -> str:
+    """What is wrong with an image in its registry; "" if it is there, or if that cannot be known from here."""
+    match = re.fullmatch(r"(?P<host>[^/]+)/(?P<name>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})", image)
+    if match is None:
+        return f"the image {image!r} has no registry and digest"
+    host = match["host"]
+    scheme = "http" if host.partition(":")[0] in ("localhost", "127.0.0.1") else "https"
+    url = f"{scheme}://{host}/v2/{match['name']}/manifests/{match['digest']}"
+    accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+    request = urllib.request.Request(url, method="HEAD", headers={"Accept": accept})  # noqa: S310 - http(s) alone
+    try:
+        with urllib.request.urlopen(request, timeout=REGISTRY_SECONDS):  # noqa: S310 - as above
+            return ""
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return f"the registry {host} has no image {image}: push it, or mend `image` in the cluster's file"
+        return ""  # it wants a login, which the nodes have and this program has not
+    except OSError:
+        return ""
