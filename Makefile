@@ -2,11 +2,12 @@
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+OVERLAY ?= eks-a100
 export DAGSTER_HOME ?= $(CURDIR)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart ui language-share new-crawl test lint types format lock clean
+.PHONY: help install quickstart ui language-share new-crawl k8s-render preflight test lint types format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,12 @@ language-share: install ## how much Chinese does tuning need? (the MpM paper's F
 new-crawl: install ## one more weekly crawl of the small world; the sensor of the web UI ingests it
 	$(PYTHON) -m pipelines.world.crawl --world data/quickstart/world --name week-2 --rows 400 --seed 2 --output crawls/week-2
 
+k8s-render: install ## all Kubernetes manifests of an overlay: make k8s-render OVERLAY=eks-a100
+	@$(PYTHON) -m pipelines.deploy $(OVERLAY)
+
+preflight: install ## is everything there that the recipe needs on the cluster, and what will it cost?
+	@$(PYTHON) -m jobs.preflight
+
 test: install ## all tests
 	$(PYTHON) -m pytest
 
@@ -48,6 +55,7 @@ format: install ## ruff: mend what can be mended
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	$(VENV)/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
+	for image in orchestrator gpu; do $(VENV)/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 -c requirements.lock k8s/images/$$image.in -o k8s/images/$$image.lock; done
 
 clean: ## remove the quickstart's data and Dagster's history; .venv stays
 	rm -rf data/quickstart .dagster

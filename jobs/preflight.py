@@ -30,42 +30,37 @@ from pipelines.recipe import Recipe, read_recipe
 from pipelines.stage import why_not_reusable
 
 
-def examine(
-    declared: StageAsset, crawl: str, made_here: set[Path]
-) -> tuple[Estimate, list[str], Path | None]:
-    """What a table will take, what is wrong with its inputs, and where it will lie."""
+def examine(declared: StageAsset, crawl: str, *, inputs_to_come: bool) -> tuple[Estimate, list[str]]:
+    """What a table will take, and what is wrong with its inputs; those that are still to be made may be missing."""
     name = "/".join([*declared.key.path, *([crawl] if crawl else [])])
+    last: float | None = None
     try:
         spec = declared.spec(crawl)
-    except BadInput as error:
-        # Made from what upstream stages will have made: it cannot be known yet.
-        unknown = estimates.estimate(name, declared.resources, last_seconds=None, reused=False)
-        return unknown, [] if made_here else [f"{name}: {error}"], None
-    reused, found = False, []
-    last = manifests.read(spec.output).seconds if manifests.exists(spec.output) else None
-    try:
+        last = manifests.read(spec.output).seconds if manifests.exists(spec.output) else None
         reused = why_not_reusable(declared.stage, spec)[0] is not None
-        input_versions(spec)
+        if not reused:
+            input_versions(spec)
+        return estimates.estimate(name, declared.resources, last_seconds=last, reused=reused), []
     except BadInput as error:
-        missing = Path(error.where)
-        if not any(missing.is_relative_to(place) for place in made_here):
-            found.append(f"{name}: {error}")
-    return estimates.estimate(name, declared.resources, last_seconds=last, reused=reused), found, spec.output
+        taken = estimates.estimate(name, declared.resources, last_seconds=last, reused=False)
+        return taken, [] if inputs_to_come else [f"{name}: {error}"]
 
 
 def examine_all(recipe: Recipe, crawls: list[str], sweep: bool) -> tuple[list[Estimate], list[str]]:
     """Every table of the recipe, in the order of the graph."""
-    taken, wrong = [], []
-    made_here: set[Path] = set()
+    taken: list[Estimate] = []
+    wrong: list[str] = []
+    to_be_made: set[dg.AssetKey] = set()
     for declared in graph(recipe).assets:
         if SWEEP in declared.key.path and not sweep:
             continue
         for crawl in crawls if declared.by_crawl else [""]:
-            one, found, output = examine(declared, crawl, made_here)
+            inputs_to_come = not to_be_made.isdisjoint(declared.upstream)
+            one, found = examine(declared, crawl, inputs_to_come=inputs_to_come)
             taken.append(one)
             wrong += found
-            if output is not None:
-                made_here.add(output)
+            if one.source != "reused":
+                to_be_made.add(declared.key)
     return taken, wrong
 
 

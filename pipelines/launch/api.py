@@ -121,11 +121,11 @@ class Api:
             return ""
         return text if isinstance(text, str) else ""
 
-    def events(self, name: str) -> list[Manifest]:
-        """What the cluster says about an object, the newest last."""
+    def events(self, uid: str) -> list[Manifest]:
+        """What the cluster says about an object, the newest last. By uid: an earlier one had the same name."""
         found = self._items(
             "list events", self._core.list_namespaced_event, self.namespace,
-            field_selector=f"involvedObject.name={name}",
+            field_selector=f"involvedObject.uid={uid}",
         )  # fmt: skip
         return sorted(found, key=lambda event: str(event.get("lastTimestamp") or ""))
 

@@ -182,7 +182,7 @@ _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 def as_bytes(quantity: str) -> float:
     """`8Gi` as a number."""
-    match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity)
+    match = re.fullmatch(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([A-Za-z]*)", quantity)
     if match is None or match[2] not in _UNITS:
         raise ValueError(f"{quantity!r} is no quantity")
     return float(match[1]) * _UNITS[match[2]]

@@ -131,7 +131,8 @@ class KubernetesLauncher:
         Raises:
             StageFailed: it was tried often enough.
         """
-        reasons = sorted({pod.reason for pod in attempt.pod_ends() if pod.reason})
+        # Those that were stopped because another pod went say nothing.
+        reasons = sorted({pod.reason for pod in attempt.pod_ends() if pod.reason and pod.disrupted})
         why = f" ({', '.join(reasons)})" if reasons else ""
         restarts = account.usage.attempts
         if restarts > self.cluster.restarts or account.fruitless >= max(

@@ -45,7 +45,7 @@ class Waiting:
             return f"{name} is queued{self._queue_words(job)}"
         wanted = job["spec"]["parallelism"]
         if len(pods) < wanted and not job["status"].get("succeeded"):
-            self._look_at_refusals(name)
+            self._look_at_refusals(job)
             return f"{name}: {len(pods)} of {wanted} pods are created"
         self._look_at_failures(pods)
         unplaced = [
@@ -74,13 +74,13 @@ class Waiting:
                 return f" in {queue}: {found['message']}"
         return f" in {queue}"
 
-    def _look_at_refusals(self, name: str) -> None:
+    def _look_at_refusals(self, job: Manifest) -> None:
         """The job's pods are not created: does the cluster say that they never will be?"""
-        for event in reversed(self._api.events(name)):
+        for event in reversed(self._api.events(job["metadata"]["uid"])):
             if event.get("reason") != "FailedCreate":
                 continue
             message = str(event.get("message"))
-            where = f"job {name}"
+            where = f"job {job['metadata']['name']}"
             if "violates PodSecurity" in message:
                 raise BadInput(
                     f"the namespace admits no such pod: {message}",

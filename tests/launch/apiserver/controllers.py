@@ -61,16 +61,17 @@ class Controllers:
         except Missing:
             return
 
-    def event(self, namespace: str, kind: str, name: str, reason: str, message: str) -> None:
+    def event(self, namespace: str, found: Manifest, reason: str, message: str) -> None:
+        kind, name, uid = found["kind"], found["metadata"]["name"], found["metadata"]["uid"]
         suffix = "".join(random.choices(string.hexdigits.lower(), k=8))
         body = {
             "apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.{suffix}"},
-            "involvedObject": {"kind": kind, "name": name, "namespace": namespace},
+            "involvedObject": {"kind": kind, "name": name, "namespace": namespace, "uid": uid},
             "reason": reason, "message": message, "type": "Warning", "lastTimestamp": now(), "firstTimestamp": now(),
             "count": 1,
         }  # fmt: skip
         known = [event for event in self.store.list("events", namespace) if event["message"] == message]
-        if not [event for event in known if event["involvedObject"]["name"] == name]:
+        if not [event for event in known if event["involvedObject"]["uid"] == uid]:
             self.store.create("events", namespace, body)
 
     def _queue(self, namespace: str, job: Manifest) -> None:
@@ -236,7 +237,7 @@ class _Reconcile:
                 self._create_pod(index)
             except Refused as refused:
                 self.controllers.event(
-                    self.namespace, "Job", self.name, "FailedCreate", f"Error creating: {refused.message}"
+                    self.namespace, self.job, "FailedCreate", f"Error creating: {refused.message}"
                 )
 
     def _create_pod(self, index: int) -> None:

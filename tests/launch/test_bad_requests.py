@@ -1,0 +1,220 @@
+"""Requests that a cluster cannot serve: each is refused with what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.preflight import preflight
+from pipelines.errors import BadInput
+from pipelines.launch import naming
+from pipelines.launch.api import Api
+from pipelines.launch.cluster import Cluster, Volume, read_cluster
+from pipelines.launch.kubernetes import KubernetesLauncher
+from pipelines.launch.preflight import image_missing, problems
+from pipelines.launch.render import render
+from pipelines.launch.spec import JobSpec, Resources
+from pipelines.recipe import read_recipe
+from tests.assets.toy_stage import ToySpec
+from tests.dagster_home import TINY_RECIPE
+from tests.launch.apiserver.cluster import IMAGE, FakeCluster
+from tests.launch.test_kubernetes_toy import SMALL, job
+
+
+def refusal(cluster: Cluster, wanted: JobSpec) -> str:
+    with pytest.raises(BadInput) as raised:
+        KubernetesLauncher(cluster).run(wanted, lambda report: None)
+    return str(raised.value)
+
+
+def test_a_kubeconfig_that_is_not_there_or_lacks_the_context_is_named(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    missing = refusal(cluster.settings(kubeconfig=tmp_path / "nowhere"), job(tmp_path))
+    assert "no usable kubeconfig" in missing and "nowhere" in missing and "get-contexts" in missing
+    other = refusal(cluster.settings(context="production"), job(tmp_path))
+    assert "production" in other
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_long(cluster: FakeCluster, tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    document = yaml.safe_load(cluster.kubeconfig().read_text())
+    document["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
+    path.write_text(yaml.safe_dump(document))
+    words = refusal(cluster.settings(kubeconfig=path, patience_seconds=1.0), job(tmp_path))
+    assert "cannot be reached" in words and "127.0.0.1:9" in words and "kubectl cluster-info" in words
+
+
+def test_credentials_that_are_not_known_are_told_from_rights_that_lack(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    unknown = refusal(cluster.settings("expired"), job(tmp_path))
+    assert "does not know these credentials" in unknown
+    forbidden = refusal(cluster.settings("gpu-worker"), job(tmp_path))
+    assert "system:serviceaccount:vlm:gpu-worker may not list jobs" in forbidden
+    assert "k8s/base/rbac.yaml" in forbidden
+
+
+def test_a_namespace_that_does_not_exist_is_named(cluster: FakeCluster, tmp_path: Path) -> None:
+    words = refusal(cluster.settings("admin", namespace="elsewhere"), job(tmp_path))
+    assert "namespace 'elsewhere' does not exist" in words and "make k8s-render" in words
+
+
+def test_an_unknown_queue_is_named_before_anything_is_created(cluster: FakeCluster, tmp_path: Path) -> None:
+    words = refusal(cluster.settings(), job(tmp_path, Resources(**{**SMALL.model_dump(), "queue": "h100"})))
+    assert "queue 'h100' does not exist" in words and "get localqueues" in words
+    assert cluster.created("Job") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"gpus": 16}, "gpus: 16 for each node, and the largest node has 8"),
+        ({"gpus": 8, "memory": "4Ti"}, "memory: 4Ti for each node, and the largest node has 1Ti"),
+        ({"gpus": 8, "nodes": 9}, "9 nodes with 8 GPUs are 72, and a job may hold 64"),
+        ({"memory": "1Gi", "shared_memory": "2Gi"}, "shared_memory 2Gi is more than memory 1Gi"),
+        ({"nodes": 2}, "has no ranks that could work as a group"),
+    ],
+)
+def test_a_request_that_can_never_be_met_is_refused_at_once(
+    asked: dict[str, object], words: str, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    capacity = {"cpus": 96, "memory": "1Ti", "gpus": 8}
+    settings = cluster.settings(gpu={"capacity": capacity}, max_gpus=64)
+    assert words in refusal(settings, job(tmp_path, Resources(**asked)))  # type: ignore[arg-type]
+    assert cluster.created("Job") == []
+
+
+def test_what_the_cluster_refuses_when_it_makes_the_pods_is_told_too(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    wrong_class = refusal(cluster.settings(priority="urgent"), job(tmp_path))
+    assert "priority class 'urgent' does not exist" in wrong_class
+    account = refusal(cluster.settings(data_service_account="nobody"), job(tmp_path))
+    assert "service account 'nobody' does not exist" in account
+    capability = refusal(cluster.settings(cpu={"capabilities": ["IPC_LOCK"]}), job(tmp_path))
+    assert "admits no such pod" in capability and "unrestricted capabilities" in capability
+    cluster.add("ResourceQuota", "resourcequotas", "small", spec={"hard": {"requests.memory": "1Gi"}})
+    quota = refusal(cluster.settings(), job(tmp_path))
+    assert "more than the namespace's whole quota" in quota
+    assert cluster.left() == []
+
+
+def test_a_relative_workspace_means_nothing_in_a_pod(cluster: FakeCluster) -> None:
+    assert "the workspace is a relative path" in refusal(cluster.settings(), job(Path("data/tiny")))
+
+
+def test_long_names_are_shortened_and_stay_different(cluster: FakeCluster) -> None:
+    settings = cluster.settings()
+    names = set()
+    for end in ("one", "two"):
+        spec = JobSpec("A crawl_with-a.very/long name " * 5 + end, "m", ToySpec(output=Path("/x")), resources=Resources(nodes=2), distributed=True)  # fmt: skip
+        made = render(spec, settings, 999)
+        assert len(f"{made.name}-9999") <= naming.MAX_NAME
+        names.add(made.name)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("namespace", "n" * 64, "has 64 characters"),
+        ("queue", "Big Queue", "cannot be the name of a queue"),
+        ("image", "registry.example/vlm/gpu:latest", "not pinned by its digest"),
+        ("gpus", 8, "gpus: unknown key"),
+    ],
+)
+def test_a_cluster_file_is_checked_whole(key: str, value: object, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump({"namespace": "vlm", "image": IMAGE, key: value}))
+    with pytest.raises(BadInput, match=words):
+        read_cluster(path)
+
+
+def test_without_a_cluster_file_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLUSTER_FILE", raising=False)
+    with pytest.raises(BadInput, match="CLUSTER_FILE"):
+        read_cluster()
+
+
+def test_a_volume_is_mounted_where_the_cluster_file_says(cluster: FakeCluster) -> None:
+    settings = cluster.settings(volumes=[Volume(claim="work", path="/work")])
+    made = render(JobSpec("x", "m", ToySpec(output=Path("/x"))), settings, 0)
+    (container,) = made.job["spec"]["template"]["spec"]["containers"]
+    assert {"name": "claim-0", "mountPath": "/work", "readOnly": False} in container["volumeMounts"]
+
+
+# Preflight
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    """A registry that has the image of ones alone."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200 if self.path.endswith("1" * 64) else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_preflight_finds_an_image_that_is_not_in_its_registry(registry: str) -> None:
+    assert image_missing(f"{registry}/vlm/gpu@sha256:{'1' * 64}") == ""
+    assert "has no image" in image_missing(f"{registry}/vlm/gpu@sha256:{'3' * 64}")
+
+
+def test_preflight_names_everything_that_lacks_at_once(cluster: FakeCluster) -> None:
+    cluster.add("ResourceQuota", "resourcequotas", "small", spec={"hard": {"requests.nvidia.com/gpu": "8"}})
+    settings = cluster.settings(queue="h100")
+    found = list(problems(settings, Api(settings), {"tiny/pretrained": Resources(nodes=4, gpus=8)}))
+    assert any("queue 'h100' does not exist" in words for words in found)
+    assert any("asks for 32 nvidia.com/gpu, and the quota 'small'" in words for words in found)
+    powerless = cluster.settings("run-worker")
+    assert list(problems(powerless, Api(powerless), {})) == []
+
+
+def test_preflight_prices_every_table_and_stops_above_the_budget(
+    cluster: FakeCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    priced = "resources: {default: {hours: 0.5}, pretrained: {nodes: 2, gpus: 8, hours: 10}}"
+    path.write_text(TINY_RECIPE.read_text().replace("data/tiny", str(tmp_path / "data")) + priced)
+    settings = cluster.settings(prices={"gpu": 4.0})
+    words = preflight(read_recipe(path), settings, ["tiny-1"], budget=700.0)
+    assert "total: 160.0 GPU-hours, 640.00 USD" in words
+    assert "tiny/pretrained" in capsys.readouterr().out
+    with pytest.raises(
+        BadInput, match=r"would cost 640.00 USD, and the budget is 600.00 \(dearest: tiny/pretrained"
+    ):
+        preflight(read_recipe(path), settings, ["tiny-1"], budget=600.0)
+    unpriced = path.read_text().replace(", hours: 10", "")
+    path.write_text(unpriced)
+    with pytest.raises(BadInput, match="nobody knows what these stages will cost: tiny/pretrained"):
+        preflight(read_recipe(path), settings, ["tiny-1"], budget=600.0)
+
+
+def test_a_stage_above_the_budget_is_not_launched(cluster: FakeCluster, tmp_path: Path) -> None:
+    settings = cluster.settings(prices={"gpu": 4.0}, budget=100.0)
+    assert "would cost 320.00 USD" in refusal(settings, job(tmp_path, Resources(gpus=8, hours=10)))
+    assert cluster.created("Job") == []
+
+
+def test_a_recipe_that_asks_something_for_a_stage_it_does_not_have_is_refused(tmp_path: Path) -> None:
+    from assets.graph import graph
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(TINY_RECIPE.read_text() + "resources: {pretrainde: {gpus: 8}}")
+    with pytest.raises(BadInput, match=r"no stage is called pretrainde[\s\S]*pretrained"):
+        graph(read_recipe(path))
