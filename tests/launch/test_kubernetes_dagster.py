@@ -14,6 +14,7 @@ import yaml
 
 from assets.resources import Compute
 from pipelines.lake import manifest
+from pipelines.launch import naming
 from tests.dagster_home import Home
 from tests.launch.apiserver.cluster import FakeCluster
 
@@ -47,6 +48,12 @@ class Worker:
         )  # fmt: skip
 
 
+def followers(cluster: FakeCluster) -> int:
+    """Runs that left their note on the one job."""
+    (job,) = cluster.jobs()
+    return sum(key.startswith(naming.FOLLOWER_PREFIX) for key in job["metadata"]["annotations"])
+
+
 def running(cluster: FakeCluster) -> bool:
     return any(pod["status"].get("phase") == "Running" for pod in cluster.pods())
 
@@ -54,13 +61,19 @@ def running(cluster: FakeCluster) -> bool:
 def test_a_run_worker_that_is_killed_leaves_its_job_and_the_next_run_finds_it(
     cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    worker = Worker(cluster, tmp_path / "home", seconds=20.0)
+    worker = Worker(cluster, tmp_path / "home", seconds=3.0)
     killed = worker.start()
     cluster.wait_for(lambda: running(cluster), "the pod")
+    # However slow this machine is, the job is still under way when the next run comes.
+    cluster.freeze(True)
+    cluster.wait_for(lambda: followers(cluster) == 1, "the first run's note")
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
 
-    words = worker.start().communicate()[0]
+    run = worker.start()
+    cluster.wait_for(lambda: followers(cluster) == 2, "the second run's note")
+    cluster.freeze(False)
+    words = run.communicate()[0]
 
     assert "found the running job" in words, words[-3000:]
     assert manifest.verify(worker.output).rows == 8

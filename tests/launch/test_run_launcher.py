@@ -15,6 +15,8 @@ import yaml
 from dagster._config import validate_config
 from dagster._core.launcher.base import WorkerStatus
 from dagster._serdes import ConfigurableClassData
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
 from tests.dagster_home import REPOSITORY
 from tests.launch.apiserver.cluster import ORCHESTRATOR, FakeCluster
@@ -37,7 +39,8 @@ def adapted(cluster: FakeCluster, account: str, folder: Path) -> dict[str, Any]:
     launcher = found["run_launcher"]["config"]
     launcher |= {"load_incluster_config": False, "kubeconfig_file": str(cluster.kubeconfig(account))}
     launcher["job_image"] = ORCHESTRATOR
-    del found["run_coordinator"]
+    # Without the queue, which the daemon empties: this process does what the daemon would.
+    found["run_coordinator"] = {"module": "dagster", "class": "DefaultRunCoordinator"}
     return found
 
 
@@ -57,7 +60,7 @@ class Deployment:
         }  # fmt: skip
         cluster.add("ConfigMap", "configmaps", "factory", data=factory)
         cluster.add("ConfigMap", "configmaps", "cluster", data={})
-        cluster.add("Secret", "secrets", "dagster-postgres", data={"password": "not used here"})
+        cluster.add("Secret", "secrets", "dagster-postgres", data={"postgresql-password": "not used here"})
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(REPOSITORY),
@@ -118,16 +121,22 @@ def test_a_run_in_the_cluster_starts_its_job_and_takes_it_along_when_it_is_ended
 def test_a_pod_of_a_run_cannot_be_made_privileged_by_whoever_starts_it(
     cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    from dagster_k8s.container_context import K8sContainerContext
-
     launcher = deployed()["run_launcher"]["config"]
     allowed = launcher["only_allow_user_defined_k8s_config_fields"]
-    tag = {"container_config": {"security_context": {"privileged": True}}}
-    context = K8sContainerContext(run_k8s_config=None)
-    with pytest.raises(Exception, match="security_context"):
-        context.validate_user_k8s_config_for_run(allowed, launcher["only_allow_user_defined_env_vars"]).merge(
-            K8sContainerContext(run_k8s_config=tag)
-        ).validate_user_k8s_config_for_run(allowed, launcher["only_allow_user_defined_env_vars"])
+    variables = launcher["only_allow_user_defined_env_vars"]
+
+    def checked(tag: dict[str, Any]) -> None:
+        config = UserDefinedDagsterK8sConfig.from_dict(tag)
+        K8sContainerContext(run_k8s_config=config).validate_user_k8s_config_for_run(allowed, variables)
+
+    checked({"container_config": {"resources": {"limits": {"memory": "4Gi"}}}})
+    for forbidden in (
+        {"container_config": {"security_context": {"privileged": True}}},
+        {"pod_spec_config": {"host_network": True}},
+        {"pod_spec_config": {"service_account_name": "daemon"}},
+    ):
+        with pytest.raises(Exception, match="violated the allowed list"):
+            checked(forbidden)
 
 
 @pytest.mark.parametrize("section", ["storage", "compute_logs", "run_launcher"])

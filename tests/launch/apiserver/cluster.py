@@ -16,7 +16,7 @@ import yaml
 from pipelines.launch import naming
 from pipelines.launch.cluster import Cluster
 from tests.launch.apiserver.controllers import Controllers
-from tests.launch.apiserver.kubelet import Kubelet, kill_pod, main_processes
+from tests.launch.apiserver.kubelet import UID_VARIABLE, Kubelet, kill_pod, main_processes
 from tests.launch.apiserver.rights import Rights
 from tests.launch.apiserver.server import Api
 from tests.launch.apiserver.store import Missing, Store
@@ -139,6 +139,13 @@ class FakeCluster:
         pod = self.pod(index)
         kill_pod(pod["metadata"]["uid"])
         self.store.remove("pods", NAMESPACE, pod["metadata"]["name"])
+
+    def freeze(self, frozen: bool) -> None:
+        """Let all pods stand still, or go on."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(UID_VARIABLE) in self.kubelet.processes:
+                    process.suspend() if frozen else process.resume()
 
     def kill(self, index: int) -> None:
         """SIGKILL for everything in the pod."""

@@ -55,6 +55,9 @@ class Api(ThreadingHTTPServer):
     def start(self) -> None:
         self._thread.start()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that are killed cut their connections: no news."""
+
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
