@@ -40,7 +40,9 @@ def adapted(cluster: FakeCluster, account: str, folder: Path) -> dict[str, Any]:
     launcher |= {"load_incluster_config": False, "kubeconfig_file": str(cluster.kubeconfig(account))}
     launcher["job_image"] = ORCHESTRATOR
     # Without the queue, which the daemon empties: this process does what the daemon would.
-    found["run_coordinator"] = {"module": "dagster", "class": "DefaultRunCoordinator"}
+    found["run_coordinator"] = {
+        "module": "dagster._core.run_coordinator.sync_in_memory_run_coordinator", "class": "SyncInMemoryRunCoordinator",
+    }  # fmt: skip
     return found
 
 
