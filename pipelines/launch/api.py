@@ -31,7 +31,6 @@ REQUEST_SECONDS = (10.0, 60.0)
 MAX_PAUSE_SECONDS = 30.0
 
 KUEUE = ("kueue.x-k8s.io", "v1beta1")
-VISIBILITY = ("visibility.kueue.x-k8s.io", "v1beta1")
 JOBSET = ("jobset.x-k8s.io", "v1alpha2")
 
 
@@ -176,11 +175,14 @@ class Api:
             *JOBSET, self.namespace, "jobsets", body,
         )  # fmt: skip
 
-    def job_set(self, name: str) -> Manifest:
-        return self._call(
-            "get jobsets.jobset.x-k8s.io", self._custom.get_namespaced_custom_object,
-            *JOBSET, self.namespace, "jobsets", name,
-        )  # fmt: skip
+    def delete_job_set(self, name: str) -> None:
+        try:
+            self._call(
+                "delete jobsets.jobset.x-k8s.io", self._custom.delete_namespaced_custom_object,
+                *JOBSET, self.namespace, "jobsets", name, propagation_policy="Background",
+            )  # fmt: skip
+        except Gone:
+            return
 
     def _items(self, action: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> list[Manifest]:
         return list(self._call(action, call, *arguments, **more).get("items") or [])

@@ -15,11 +15,13 @@ from pipelines.launch.api import Api, Exists, Gone
 from pipelines.launch.channel import Reader
 from pipelines.launch.cluster import Cluster
 from pipelines.launch.outcome import End, PodEnd, classify, condition, pod_end
-from pipelines.launch.render import Rendered, digest, render
+from pipelines.launch.render import GROUP, Rendered, as_job_set, digest, job_name, render
 from pipelines.launch.spec import JobSpec, Report
 from pipelines.launch.waiting import Waiting
 
 Manifest = dict[str, Any]
+CONTROLLER_LOOKS = 60
+"""Seconds in which the controller of JobSet must have made a Job."""
 
 
 @dataclass
@@ -174,6 +176,8 @@ class Attempt:
 
     def remove(self, on_report: Callable[[Report], None]) -> bool:
         """Delete the job and wait until its pods are gone; False if some will not go."""
+        if self.cluster.backend == "jobset":
+            self.api.delete_job_set(self.name.removesuffix(f"-{GROUP}-0"))
         self.api.delete_job(self.name)
         deadline = time.monotonic() + self.cluster.grace_seconds + 60
         while time.monotonic() < deadline:
@@ -207,11 +211,15 @@ def start_or_find(api: Api, cluster: Cluster, spec: JobSpec, parts: int = 1, lea
     rendered = render(
         spec, cluster, number, token=secrets.token_hex(4), owner=owner, parts=parts
     )  # fmt: skip
+    name = job_name(rendered.name, cluster)
     try:
+        if cluster.backend == "jobset":
+            api.create_job_set(as_job_set(rendered))
+            return Attempt(api, cluster, spec, _made_by_controller(api, name), found=False, parts=parts)
         made = api.create_job(rendered.job)
     except Exists:
         # Another run was faster.
-        return _attach(api, cluster, spec, api.job(rendered.name), owner, parts)
+        return _attach(api, cluster, spec, api.job(name), owner, parts)
     _serve(api, rendered, made)
     return Attempt(api, cluster, spec, made, found=False, parts=parts)
 
@@ -237,8 +245,26 @@ def _attach(
     return Attempt(api, cluster, spec, job, found=True, parts=parts)
 
 
+def _made_by_controller(api: Api, name: str) -> Manifest:
+    """The Job of a JobSet, once its controller has made it.
+
+    Raises:
+        BadInput: it does not come.
+    """
+    for _ in range(CONTROLLER_LOOKS):
+        try:
+            return api.job(name)
+        except Gone:
+            time.sleep(1.0)
+    raise BadInput(
+        f"nothing makes the job {name} of its JobSet",
+        where="the cluster's file: backend",
+        remedy="install JobSet's controller, or set `backend: indexed_job`",
+    )
+
+
 def _serve(api: Api, rendered: Rendered, job: Manifest) -> None:
-    if rendered.service is None:
+    if rendered.service is None or job["metadata"]["name"] != rendered.name:
         return
     reference = {
         "apiVersion": "batch/v1", "kind": "Job", "name": rendered.name, "uid": job["metadata"]["uid"],

@@ -30,8 +30,8 @@ def base_name(job: JobSpec) -> str:
         {"name": job.name, "fingerprint": job.fingerprint, "output": str(job.spec.output)}
     )[:10]
     slug = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")
-    # "-a999-9999": attempt and index, which a pod's host name ends in, must fit in too.
-    room = MAX_NAME - len(PREFIX) - len(digest) - 1 - len("-a999-9999")
+    # "-a999-main-0-9999": attempt, the job of a JobSet, and index, which a pod's host name ends in, must fit in too.
+    room = MAX_NAME - len(PREFIX) - len(digest) - 1 - len("-a999-main-0-9999")
     return f"{PREFIX}{slug[:room].strip('-') or 'job'}-{digest}"
 
 

@@ -32,6 +32,8 @@ from pipelines.launch.contract import (
 from pipelines.launch.spec import JobSpec
 
 CONTAINER = "main"
+GROUP = "main"
+"""Name of the one group of a JobSet."""
 PORT = 29500
 USER = 1000
 DOWNLOADER_STAGE = "pipelines.download"
@@ -51,6 +53,44 @@ class Rendered:
     @property
     def name(self) -> str:
         return str(self.job["metadata"]["name"])
+
+
+def job_name(name: str, cluster: Cluster) -> str:
+    """The Job of an attempt: its own name, or the one that a JobSet's controller gives it."""
+    return f"{name}-{GROUP}-0" if cluster.backend == "jobset" else name
+
+
+def as_job_set(rendered: Rendered) -> Manifest:
+    """The same group as a JobSet: its controller makes the Job and the Service. Restarts stay with the client."""
+    metadata, body = rendered.job["metadata"], rendered.job["spec"]
+    child = {key: metadata[key] for key in ("labels", "annotations")}
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": metadata,
+        "spec": {
+            "suspend": body["suspend"],
+            "network": {
+                "enableDNSHostnames": True,
+                "publishNotReadyAddresses": True,
+                "subdomain": rendered.name,
+            },
+            "failurePolicy": {"maxRestarts": 0},
+            "ttlSecondsAfterFinished": body["ttlSecondsAfterFinished"],
+            "replicatedJobs": [
+                {
+                    "name": GROUP,
+                    "replicas": 1,
+                    "template": {
+                        "metadata": child,
+                        "spec": {
+                            key: value for key, value in body.items() if key != "ttlSecondsAfterFinished"
+                        },
+                    },
+                }
+            ],
+        },
+    }
 
 
 def role(job: JobSpec) -> str:
@@ -220,7 +260,7 @@ def _environment(job: JobSpec, cluster: Cluster, name: str, where: str, suffix: 
         made[PARTS_VARIABLE] = str(parts)
     elif job.distributed:
         made[RANKS_VARIABLE] = str(resources.gpus or math.ceil(job.spec.processes / resources.nodes))
-        host = f"{name}-0.{name}" if resources.nodes > 1 else "127.0.0.1"
+        host = f"{job_name(name, cluster)}-0.{name}" if resources.nodes > 1 else "127.0.0.1"
         made |= {"MASTER_ADDR": host, "MASTER_PORT": str(PORT)}
     return made
 

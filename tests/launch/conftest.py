@@ -13,7 +13,11 @@ from tests.launch.apiserver.cluster import FakeCluster
 from tests.launch.apiserver.rights import Rights
 
 REPOSITORY = Path(__file__).parents[2]
-RIGHTS = (REPOSITORY / "k8s/base/rbac.yaml", REPOSITORY / "k8s/overlays/kueue/rbac.yaml")
+RIGHTS = (
+    REPOSITORY / "k8s/base/rbac.yaml",
+    REPOSITORY / "k8s/overlays/kueue/rbac.yaml",
+    REPOSITORY / "k8s/overlays/jobset/rbac.yaml",
+)
 
 
 def granted() -> Rights:

@@ -101,7 +101,7 @@ class FakeCluster:
         """Every object of this kind that was ever created through the API."""
         return [body for recorded, body in self.api.recorded if recorded == kind]
 
-    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 90.0) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 240.0) -> None:
         """Raises if it does not come."""
         deadline = time.monotonic() + seconds
         while not condition():
