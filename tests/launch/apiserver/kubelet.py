@@ -295,10 +295,11 @@ class Kubelet:
         for top in sorted(Path("/").iterdir()):
             if top.name in ("proc", "dev", "tmp", "sys", "run"):
                 continue
-            if top.is_symlink():
-                words += ["--symlink", str(top.readlink()), str(top)]
-            elif top.is_dir():
-                words += ["--ro-bind", str(top), str(top)]
+            # Where a volume is mounted below it, a folder must take new names.
+            if any(path.startswith(f"{top}/") for path in mounts) and not top.is_symlink():
+                words += [word for child in sorted(top.iterdir()) for word in _bound(child)]
+            else:
+                words += _bound(top)
         words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
         hosts = folder / "hosts"
         names = "".join(f"127.0.0.1 {name}\n" for name in self._peers(pod))
@@ -314,6 +315,13 @@ class Kubelet:
         """Names that the group's Service gives its pods."""
         group = pod["spec"].get("subdomain", "")
         return [f"{group}-{index}.{group}" for index in range(16)] if group else []
+
+
+def _bound(path: Path) -> list[str]:
+    """The sandbox's words for a path of this machine that pods may read."""
+    if path.is_symlink():
+        return ["--symlink", str(path.readlink()), str(path)]
+    return ["--ro-bind", str(path), str(path)] if path.is_dir() or path.is_file() else []
 
 
 def expand(text: str, environment: dict[str, str]) -> str:
