@@ -31,7 +31,8 @@ from tests import tables
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = [
     "viscpm-chat", "viscpm-chat-plus", "viscpm-chat-qwen3", "mpm-six-languages", "parrot-7b", "parrot-14b",
-    "llava-chinese-clip", "one-gpu", "ablations/parrot-released",
+    "llava-chinese-clip", "one-gpu", "one-gpu-lora",
+    "ablations/parrot-released",
 ]  # fmt: skip
 MARKS = ("<s>", "</s>")
 
@@ -144,7 +145,7 @@ def test_a_tiny_twin_is_pretrained_tuned_and_asked(
         FINETUNE,
         FinetuneSpec(
             output=tmp_path / "tuned", pretrained=tmp_path / "pretrained", instructions=data["instructions"],
-            optimisation=optimisation(system.tuning),
+            optimisation=optimisation(system.tuning), lora=system.architecture.language_model.lora,
         ),
     )  # fmt: skip
 
