@@ -115,6 +115,7 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             raw_pairs=at(crawl, raw_pairs),
             clip_scores=at(crawl, clip_scores),
             pair_facts=at(crawl, pair_facts),
+            takedown=takedown_list(),
             blocked_urls=recipe.screening.blocked_urls,
             blocked_domains=recipe.screening.blocked_domains,
             blocked_images=recipe.screening.blocked_images,

@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from pipelines.facts import hashes
 from pipelines.filter.screening import Blocked, Nsfw, database
 from pipelines.filter.spec import FilterParameters
+from pipelines.lake import takedown
 
 SCORE_MISSING, PLACEHOLDER, BELOW = "score_missing", "placeholder_image", "score_below_threshold"
 
@@ -119,6 +120,8 @@ def _rules(
 
 
 def _blocked(rows: Rows, blocked: Blocked, parameters: FilterParameters) -> Iterator[Found]:
+    if blocked.demands:
+        yield takedown.REASON, blocked.demands.match(rows.raw["url"]), None
     if len(blocked.urls):
         yield "blocked_url", pc.is_in(rows.raw["url"], blocked.urls), None
     if blocked.domains:

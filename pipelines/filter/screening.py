@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import BadInput
 from pipelines.facts.hashes import Hashes
 from pipelines.filter.spec import FilterSpec
+from pipelines.lake import takedown
 
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/:?#]+)"
 _DOMAIN = re.compile(r"[^\s/:@?#]+")
@@ -34,6 +35,8 @@ def domains(urls: pa.ChunkedArray | pa.Array) -> Any:
 class Blocked:
     """The entries of all blocklists."""
 
+    demands: takedown.Demands
+    """The workspace's takedown list."""
     urls: pa.Array
     domains: frozenset[str]
     sha256: pa.Array
@@ -48,6 +51,7 @@ class Blocked:
         images = _entries(spec.blocked_images, _HASH, "a SHA-256 (64 hex digits) or a pHash (16)", lower=True)
         named = _entries(spec.blocked_domains, _DOMAIN, "a domain such as example.org", lower=True)
         return cls(
+            demands=takedown.read(spec.takedown),
             urls=pa.array(_entries(spec.blocked_urls, re.compile(r"\S+"), "a URL"), pa.string()),
             domains=frozenset(name.removeprefix("www.").strip(".") for name in named),
             sha256=pa.array([one for one in images if len(one) == 64], pa.string()),

@@ -92,6 +92,7 @@ class FilterSpec(StageSpec):
     raw_pairs: InputTable
     clip_scores: InputTable
     pair_facts: InputTable | None = Field(None, description="needed by the rules that say so")
+    takedown: InputTable | None = Field(None, description="the takedown list: what it names is dropped")
     blocked_urls: list[InputFile] = Field([], description="text files, a URL a line; # begins a comment")
     blocked_domains: list[InputFile] = Field(
         [], description="text files, a domain a line; its subdomains are blocked too"

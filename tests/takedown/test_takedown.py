@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import BadInput
+from pipelines.filter.spec import STAGE as FILTER
+from pipelines.filter.spec import FilterSpec
 from pipelines.lake import manifest
 from pipelines.lake.shards import ShardReader
 from pipelines.lake.takedown import Demands
@@ -105,6 +107,27 @@ def test_a_domain_leaves_the_next_publish_and_every_trace_of_it_is_listed(worksp
     again = command("--workspace", str(workspace), "--domain", "b.example.org")
     assert "checkpoint" in again.stdout
     assert before in again.stdout
+
+
+def test_the_filter_drops_what_is_demanded_under_its_own_reason(tmp_path: Path) -> None:
+    raw = tables.raw_pairs(tmp_path / "raw", ROWS, shards=1)
+
+    def scores(folder: Path) -> None:
+        known = {"uid": [row["uid"] for row in ROWS], "score": pa.array([0.5] * len(ROWS), pa.float32())}
+        pq.write_table(pa.table(known), folder / "scores-00000.parquet")
+
+    scored = tables.publish(tmp_path / "scores", scores)
+    made = manifest.read(scored)
+    manifest.write(scored, made.model_copy(update={"inputs": {"raw_pairs": manifest.read(raw).data_version}}))
+    keep.add(tmp_path, [Demand(kind="domain", value="b.example.org")], [])
+    filtered = execute(
+        FILTER,
+        FilterSpec(
+            output=tmp_path / "filtered", raw_pairs=raw, clip_scores=scored, takedown=tmp_path / "takedown",
+        ),
+    )  # fmt: skip
+    assert filtered.ledger is not None
+    assert filtered.ledger.dropped == {"taken_down": len(IN_B)}
 
 
 def test_a_url_is_found_whatever_its_scheme_and_nothing_else_is(workspace: Path) -> None:
