@@ -14,23 +14,22 @@ comparisons.<benchmark>.<language>    paired tests between models
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.benchmarks import answers as answers_file
-from pipelines.benchmarks import comparison, judged, scoring, suite
+from pipelines.benchmarks import comparison, scoring, suite
 from pipelines.benchmarks.answers import Answer
 from pipelines.benchmarks.benchmark import HEADLINE_PROFILE, PROFILES, Judged, catalogue
-from pipelines.benchmarks.language import detect
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.benchmarks.scoring import Scored
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.progress import Progress
+from pipelines.score_answers import reviews
 from pipelines.score_answers.spec import READINGS, SCORES, ScoreAnswersSpec
+from pipelines.score_answers.spoken import spoken_language
 from pipelines.stage import Outcome, Work
 
 NAMED_MISSING = 10
@@ -59,7 +58,7 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
         for name, answers in answered.items():
             check_questions(asked, answers, where=spec.answers[name])
             read[name] = _read(asked, answers, spec.parameters.profiles)
-            reviewed = _judge(spec, asked, answers, progress)
+            reviewed = reviews.judged_places(spec, asked, answers, progress)
             models[name] = _document(asked, answers, read[name], reviewed, languages)
             for place, found in reviewed.items():
                 read[name][place] = {HEADLINE_PROFILE: Scored([], found.items)}
@@ -133,54 +132,11 @@ def _read(asked: Sequence[Asked], answers: Mapping[Key, Answer], profiles: Seque
     return found
 
 
-@dataclass(frozen=True)
-class Reviewed:
-    """A judged benchmark in one language: its scores, and its items' ratings."""
-
-    document: dict[str, Any]
-    items: list[Judged]
-
-
-def _judge(
-    spec: ScoreAnswersSpec, asked: Sequence[Asked], answers: Mapping[Key, Answer], progress: Progress
-) -> dict[Place, Reviewed]:
-    """The judged benchmarks by place. A judge that is down stops the run; what it said is kept for the next."""
-    places: dict[Place, list[Asked]] = {}
-    for one in asked:
-        if catalogue()[one.benchmark].protocol is not None:
-            places.setdefault((one.benchmark, one.language), []).append(one)
-    found: dict[Place, Reviewed] = {}
-    if not places:
-        return found
-    from pipelines.judge.judging import judge  # loads what talks to servers, which most scorings need not
-
-    for place, of_place in places.items():
-        benchmark = catalogue()[place[0]]
-        by = spec.judge.model_copy(update={"protocol": benchmark.protocol})
-        if benchmark.protocol == "rating":
-            by = by.model_copy(update={"swap": False})
-        rules = {
-            language: path
-            for name, path in spec.rules.items()
-            for of, _, language in [name.partition(".")]
-            if of == place[0]
-        }
-        reviews = judge(
-            judged.judge_items(of_place, answers), by, spec.judge_cache, progress,
-            rules=rules, conduct=spec.conduct, account=str(spec.output),
-        )  # fmt: skip
-        found[place] = Reviewed(
-            judged.document(benchmark, of_place, reviews, by),
-            judged.rated_items(of_place, reviews, by, str(benchmark.protocol)),
-        )
-    return found
-
-
 def _document(
     asked: Sequence[Asked],
     answers: Mapping[Key, Answer],
     read: OfModel,
-    reviewed: Mapping[Place, Reviewed],
+    reviewed: Mapping[Place, reviews.Reviewed],
     languages: Sequence[str],
 ) -> dict[str, Any]:
     missing = [" ".join(map(str, one.key)) for one in asked if one.key not in answers]
@@ -196,7 +152,7 @@ def _document(
         found.setdefault(name, {})[language] = scoring.document(catalogue()[name], of_place)
     for (name, language), of_judge in reviewed.items():
         found.setdefault(name, {})[language] = of_judge.document
-    spoken = {language: _language(asked, answers, language, languages) for language in languages}
+    spoken = {language: spoken_language(asked, answers, language, languages) for language in languages}
     found["language"] = {language: one for language, one in spoken.items() if one is not None}
     across = {
         name: comparison.over_languages(
@@ -216,36 +172,6 @@ def _items(read: OfModel) -> dict[Place, dict[str, Judged]]:
 
 def _item_figure(benchmark: str) -> str:
     return catalogue()[benchmark].item_figure or catalogue()[benchmark].figures[0]
-
-
-def _language(
-    asked: Sequence[Asked], answers: Mapping[Key, Answer], language: str, languages: Sequence[str]
-) -> dict[str, Any] | None:
-    """The share of the answers in the asked language, of those in words whose language can be told."""
-    questions = [one for one in asked if one.language == language and catalogue()[one.benchmark].speaks]
-    if not questions:
-        return None
-    said = [answers[one.key]["answer"] or "" if one.key in answers else "" for one in questions]
-    found = [detect(text, languages) for text in said]
-    told = [
-        Judged(one.item, one.category, one.image_sha256, {"asked": float(spoken == language)})
-        for one, spoken in zip(questions, found, strict=True)
-        if spoken is not None
-    ]
-    share = scoring.mean(told, "asked")
-    categories = sorted({one.category for one in told})
-    of_category = {
-        name: scoring.mean([one for one in told if one.category == name], "asked") for name in categories
-    }
-    return {
-        "asked": None if share is None else share.document(),
-        "decided": len(told),
-        "abstained": len(found) - len(told),
-        "answers_in": dict(sorted(Counter(spoken for spoken in found if spoken).items())),
-        "by_category": {
-            name: {"asked": None if one is None else one.document()} for name, one in of_category.items()
-        },
-    }
 
 
 def _comparisons(read: Mapping[str, OfModel]) -> dict[str, Any]:
