@@ -1,6 +1,6 @@
-"""A sample of the pairs that a person looks at: kept, near the threshold, and dropped, by reason.
+"""A sample of the pairs that a person looks at: kept, nearest to the threshold, and dropped, by reason.
 
-Chosen by uid, which is a hash: a uniform sample, the same in every run. These few images are all that the filter reads.
+Kept and dropped ones are chosen by uid, which is a hash: a uniform sample, the same in every run. These few images are all that the filter reads.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _PLACE = ("shard", "offset", "length")
 class Sampler:
     """Keeps the candidates of what was seen so far."""
 
-    def __init__(self, threshold: float, margin: float) -> None:
-        self._threshold, self._margin = threshold, margin
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
         self._kept: list[dict[str, Any]] = []
         self._near: list[dict[str, Any]] = []
         self._dropped: dict[str, list[dict[str, Any]]] = {}
@@ -61,9 +61,9 @@ class Sampler:
         )
         self._kept = _first(self._kept, table.filter(pc.is_null(table["reason"])), OF_EACH)
         distance = np.abs(table["score"].to_numpy() - np.float32(self._threshold))
-        with np.errstate(invalid="ignore"):
-            near = table.filter(pa.array(distance <= self._margin))
-        self._near = _first(self._near, near, OF_EACH)
+        scored = table.append_column("distance", pa.array(distance, from_pandas=True))
+        near = scored.filter(pc.is_valid(scored["distance"]))
+        self._near = _first(self._near, near, OF_EACH, by="distance")
         for one in pc.unique(table["reason"]).drop_null().to_pylist():
             such = table.filter(pc.fill_null(pc.equal(table["reason"], one), False))
             self._dropped[one] = _first(self._dropped.get(one, []), such, MOST_PER_REASON)
@@ -77,13 +77,14 @@ class Sampler:
         return [{"kind": kind, **row} for kind, rows in kinds for row in rows]
 
 
-def _first(known: list[dict[str, Any]], table: pa.Table, count: int) -> list[dict[str, Any]]:
-    """The `count` rows with the lowest uids."""
+def _first(known: list[dict[str, Any]], table: pa.Table, count: int, by: str = "uid") -> list[dict[str, Any]]:
+    """The `count` rows with the lowest uids, or the least of another column."""
     if not table.num_rows:
         return known
-    order = pc.select_k_unstable(table, k=count, sort_keys=[("uid", "ascending")])
-    both = {row["uid"]: row for row in [*known, *table.take(order).to_pylist()]}
-    return [both[uid] for uid in sorted(both)[:count]]
+    keys = [(name, "ascending") for name in dict.fromkeys((by, "uid"))]
+    order = pc.select_k_unstable(table, k=count, sort_keys=keys)
+    both = [*known, *table.take(order).to_pylist()]
+    return sorted(both, key=lambda row: (row[by], row["uid"]))[:count]
 
 
 def write(rows: list[dict[str, Any]], raw_pairs: Path, file: Path, picture: Path) -> None:
@@ -147,4 +148,4 @@ def _draw(rows: Sequence[dict[str, Any]], thumbnails: Sequence[bytes | None], pa
             canvas.text((left, below + THUMBNAIL + 1), words, fill=(60, 60, 60))
             reason = (rows[place]["reason"] or "").replace("_", " ")
             canvas.text((left, below + THUMBNAIL + 12), reason[:19], fill=(170, 60, 40))
-    sheet.quantize(64).save(path, "PNG", optimize=True)
+    sheet.quantize(256).save(path, "PNG", optimize=True)

@@ -74,6 +74,8 @@ def write_statistics(ledger: Ledger, shown: dict[str, list[dict[str, Any]]], pat
         axes.set_title(title, loc="left", fontsize=10)
     panels[1].legend(fontsize=8, frameon=False, loc="lower right")
     for axes in panels:
+        # A single bar would otherwise fill its panel.
+        axes.set_ylim(-0.6, max(6, len(axes.get_yticks())) - 0.4)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

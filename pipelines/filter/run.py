@@ -75,7 +75,7 @@ class _Filtering:
         self.near = self.above = self.kept = 0
         self.reasons: Counter[str] = Counter()
         self.statistics = Statistics(self.scratch)
-        self.sampler = gallery.Sampler(self.parameters.threshold, MARGIN * 5)
+        self.sampler = gallery.Sampler(self.parameters.threshold)
 
     def run(self) -> Outcome:
         """Two passes where near-duplicates are dropped, else one."""

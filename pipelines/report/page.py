@@ -33,7 +33,7 @@ DIMENSIONS = {
 }
 KINDS = {
     "kept": "Kept",
-    "borderline": "Borderline: nearest to the threshold's band",
+    "borderline": "Borderline: nearest to the threshold",
     "dropped": "Dropped",
 }
 VERDICTS = {
