@@ -19,7 +19,7 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
 from tests.dagster_home import REPOSITORY
-from tests.launch.apiserver.cluster import ORCHESTRATOR, FakeCluster
+from tests.launch.apiserver.cluster import NAMESPACE, ORCHESTRATOR, FakeCluster
 
 LOCATION = Path(__file__).with_name("toy_location.py")
 DEPLOYED = REPOSITORY / "k8s/base/dagster.yaml"
@@ -98,7 +98,7 @@ def test_a_run_in_the_cluster_starts_its_job_and_takes_it_along_when_it_is_ended
     def work() -> list[dict[str, Any]]:
         return [job for job in cluster.jobs() if job["metadata"]["name"].startswith("vlm-toy")]
 
-    cluster.wait_for(work, "the job of the asset", seconds=180)
+    cluster.wait_for(work, "the job of the asset", seconds=240)
     (job,) = work()
     (owner,) = job["metadata"]["ownerReferences"]
     assert owner["name"] == f"dagster-run-{run_id}"
@@ -112,12 +112,20 @@ def test_a_run_in_the_cluster_starts_its_job_and_takes_it_along_when_it_is_ended
         assert run is not None
         assert daemon.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
         assert "dagster-run" in str(daemon.run_launcher.get_run_worker_debug_info(run))
+        # The daemon ends the runs of a backfill that is cancelled; "Terminate" in the UI is done by the web server.
+        run_job = cluster.store.get("jobs", NAMESPACE, f"dagster-run-{run_id}")
+        assert daemon.run_launcher.terminate(run_id)
+    run_job["spec"]["suspend"] = True
+    cluster.store.create("jobs", NAMESPACE, run_job)
     with dg.DagsterInstance.from_config(str(deployment.home("webserver"))) as webserver:
         assert webserver.run_launcher.terminate(run_id)
 
     cluster.wait_for(
-        lambda: cluster.left() == [] and cluster.pods() == [], "the end of everything", seconds=180
+        lambda: cluster.left() == [] and cluster.pods() == [], "the end of everything", seconds=240
     )
+    with dg.DagsterInstance.from_config(str(deployment.home("daemon"))) as daemon:
+        # With its pods gone, what is left to say stands in the job.
+        assert daemon.run_launcher.get_run_worker_debug_info(run)
 
 
 def test_a_pod_of_a_run_cannot_be_made_privileged_by_whoever_starts_it(
