@@ -59,7 +59,7 @@ def running(cluster: FakeCluster) -> bool:
 
 
 def test_a_run_worker_that_is_killed_leaves_its_job_and_the_next_run_finds_it(
-    cluster: FakeCluster, tmp_path: Path
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = Worker(cluster, tmp_path / "home", seconds=3.0)
     killed = worker.start()
@@ -78,6 +78,7 @@ def test_a_run_worker_that_is_killed_leaves_its_job_and_the_next_run_finds_it(
     assert "found the running job" in words, words[-3000:]
     assert manifest.verify(worker.output).rows == 8
     assert len(cluster.created("Job")) == 1
+    monkeypatch.chdir(worker.home.folder)  # in which the history lies
     with dg.DagsterInstance.from_config(str(worker.home.folder)) as instance:
         made = instance.fetch_materializations(dg.AssetKey("toy"), limit=1).records[0].asset_materialization
     assert made is not None
