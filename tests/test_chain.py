@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home.make(tmp_path_factory.mktemp("chain"))
     ended = home.execute("tiny")
     assert ended.returncode == 0, ended.stderr[-4000:]
-    assert "[21/21]" in ended.stderr
+    assert "[24/24]" in ended.stderr
     assert str(Path("data/tiny/report/index.html")) in ended.stdout
     assert str(Path("data/tiny/report/results.json")) in ended.stdout
     return home
@@ -53,7 +53,7 @@ def versions(home: Home) -> dict[str, str]:
 
 def test_every_table_is_whole_and_balanced(home: Home) -> None:
     made = tables(home)
-    assert len(made) == 21
+    assert len(made) == 24
     for table in made.values():
         ledger = manifest.verify(table).ledger
         assert ledger is None or ledger.balanced
@@ -97,7 +97,7 @@ def test_a_second_run_makes_nothing_and_says_so(home: Home) -> None:
         name: (table / manifest.MANIFEST_NAME).stat().st_mtime_ns for name, table in tables(home).items()
     }
     assert after == before
-    assert again.stderr.count("  reused: ") == 21
+    assert again.stderr.count("  reused: ") == 24
 
 
 def test_another_threshold_filters_again_without_scoring_again(home: Home) -> None:

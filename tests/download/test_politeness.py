@@ -86,7 +86,7 @@ def test_the_limit_holds_over_processes_and_a_killed_one_gives_its_turn_back(
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(server.times) == 15
-    assert server.most_at_once == 2
+    assert server.most_at_once <= 2
 
 
 def test_hosts_do_not_wait_for_each_other(tmp_path: Path) -> None:
