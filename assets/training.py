@@ -66,7 +66,6 @@ def pretraining_plan_asset(recipe: Recipe, layout: Layout) -> StageAsset:
             target_languages=recipe.target_languages,
             prompts=recipe.pretraining.prompts,
             held_out=recipe.pretraining.held_out,
-            packs_multiple=recipe.processes,
             **training.data_order(recipe.pretraining.optimisation),
         )
 
@@ -157,7 +156,6 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
             kind="conversations",
             tokenizer=layout.table(PRETRAINED),
             shards={training.INSTRUCTIONS: layout.table(*variant.place("instruction_mix"))},
-            packs_multiple=recipe.processes,
             **training.data_order(recipe.tuning.optimisation),
         )
 

@@ -74,7 +74,7 @@ def train(
     """
     rank, ranks = join_group()
     if plan is None:
-        plan = _plan_of(samples, optimisation, ranks)
+        plan = _plan_of(samples, optimisation)
     if plan.packed:
         use_packed_attention(model)
     fits = {"data plan": plan.digest, "frozen weights": _frozen_digest(model, optimisation)}
@@ -297,7 +297,7 @@ class _Run:
         return found
 
 
-def _plan_of(samples: Samples, optimisation: Optimisation, ranks: int) -> PackPlan:
+def _plan_of(samples: Samples, optimisation: Optimisation) -> PackPlan:
     measures = measure(samples)
     everything = np.arange(len(samples))
     if optimisation.pack_tokens is None:
@@ -308,7 +308,7 @@ def _plan_of(samples: Samples, optimisation: Optimisation, ranks: int) -> PackPl
         order = make_order({"all": everything}, None, optimisation.seed)
     return make_plan(
         order, measures, steps=optimisation.steps, batch_size=optimisation.batch_size,
-        pack_tokens=optimisation.pack_tokens, multiple=ranks,
+        pack_tokens=optimisation.pack_tokens, multiple=optimisation.packs_multiple,
     )  # fmt: skip
 
 

@@ -27,6 +27,11 @@ class Optimisation(BaseModel):
         None, gt=0,
         description="most tokens of a row that samples are packed into; without it, a sample is a row, padded",
     )  # fmt: skip
+    packs_multiple: int = Field(
+        1, gt=0,
+        description="packs of a step are a multiple of it: give the most ranks that shall be equally busy. The plan does "
+        "not know the ranks, so that a training goes on on another number of them",
+    )  # fmt: skip
     micro_batch: int | None = Field(
         None, gt=0,
         description="rows that a rank computes at a time; without it, one packed row, or all rows that are padded",
@@ -99,7 +104,7 @@ class PlanSpec(StageSpec):
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     pack_tokens: int | None = Field(None, gt=0)
-    packs_multiple: int = Field(1, gt=0, description="packs of a step are a multiple: ranks, as a rule")
+    packs_multiple: int = Field(1, gt=0, description="packs of a step are a multiple of it")
     mixture: dict[str, float] = Field(
         {}, description="weight of each source; none: every sample equally often"
     )
@@ -109,9 +114,12 @@ class PlanSpec(StageSpec):
     )
 
 
+PLANNED = {"steps", "batch_size", "pack_tokens", "packs_multiple", "mixture", "seed"}
+
+
 def data_order(optimisation: Optimisation) -> dict[str, Any]:
     """What a pack plan takes over of a training's own section."""
-    return optimisation.model_dump(include={"steps", "batch_size", "pack_tokens", "mixture", "seed"})
+    return optimisation.model_dump(include=PLANNED)
 
 
 class PretrainSpec(TrainingSpec):
