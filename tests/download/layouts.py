@@ -188,6 +188,26 @@ def llava_1_5_pretrain(folder: Path) -> None:
     archive(folder / "images.zip", ["00453/004539375.jpg", "00453/004539376.jpg"])
 
 
+def _parrot_captions(name: str, size: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        entries = [
+            {
+                "id": str(at),
+                "image": f"{at}.jpg",
+                "conversations": said("<image>\nDescribe it.", f"Scene {at}."),
+            }
+            for at in range(2)
+        ]
+        entries.append({**entries[0], "image": "gone.jpg"})
+        dump(folder / f"meta_files/{name}_{size}.json", entries)
+        images = folder / f"images/parrot_{name}"
+        images.mkdir(parents=True)
+        for at in range(2):
+            (images / f"{at}.jpg").write_bytes(picture(at))
+
+    return make
+
+
 def llava_1_5_finetune(folder: Path) -> None:
     entries: list[dict[str, object]] = [
         {
@@ -263,6 +283,8 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "cc12m": cc12m, "cc3m": cc3m, "coco-captions": coco_captions, "laion-2b-en": laion_2b_en, "laion-coco": laion_coco,
     "llava-1-5-finetune": llava_1_5_finetune, "llava-1-5-pretrain": llava_1_5_pretrain,
     "llava-instruct-150k": llava_instruct_150k, "m3it-en": m3it_en, "unimm-chat": unimm_chat,
+    "parrot-laion-caption": _parrot_captions("laion", "12k"),
+    "parrot-cc12m-caption": _parrot_captions("cc12m", "645k"),
     "visual-genome": visual_genome, "wukong": wukong, "zero": zero,
     **{f"sharegpt4v-{language}": _sharegpt4v(language, size)
        for language, size in {"zh": "71k", "pt": "14k", "ar": "12k", "tr": "17k", "ru": "14k"}.items()},

@@ -31,6 +31,8 @@ ON_DISK = {
     "llava-1-5-finetune": (2, {"image_missing": 1}),
     "unimm-chat": (2, {"conversation_malformed": 1}),
     "m3it-en": (8, {"several_images": 1}),
+    "parrot-laion-caption": (2, {"image_missing": 1}),
+    "parrot-cc12m-caption": (2, {"image_missing": 1}),
     **{
         f"sharegpt4v-{language}": (2, {"image_name_refused": 1})
         for language in ("zh", "pt", "ar", "tr", "ru")

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.crawls import CrawlManifest
 from pipelines.errors import BadInput
 from pipelines.systems.recipe import merged, read_system
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SYSTEMS = sorted([*RECIPES.glob("*.yaml"), *RECIPES.glob("ablations/*.yaml")])
 SYSTEMS.remove(RECIPES / "quickstart.yaml")
-NOT_PUBLISHED = {"parrot-laion-caption", "parrot-cc12m-caption"}
-"""Captions that Parrot's authors made and kept: no manifest can name them."""
 
 
 @pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
@@ -25,9 +24,20 @@ def test_every_recipe_is_whole_and_named_like_its_file(path: Path) -> None:
     for training in system.stages.values():
         assert training.total_steps > 0
         assert sum(training.mixture.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
+def test_every_crawl_that_a_recipe_names_has_a_manifest_of_the_right_kind_and_language(path: Path) -> None:
+    system = read_system(path)
+
+    for kind, training in (("pairs", system.pretraining), ("conversations", system.tuning)):
         for source in training.sources.values():
             for crawl in source.crawls:
-                assert crawl in NOT_PUBLISHED or (RECIPES / "crawls" / f"{crawl}.yaml").is_file(), crawl
+                file = RECIPES / "crawls" / f"{crawl}.yaml"
+                manifest = CrawlManifest.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+                assert manifest.kind == kind, crawl
+                # What is in another language than the crawl's is translated, and from the pivot language only.
+                assert manifest.language in {*source.languages, system.pivot_language}, crawl
 
 
 def test_a_variation_names_only_what_differs() -> None:
