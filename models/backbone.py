@@ -14,18 +14,15 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from models import lora, tensors
-from models.chat_template import Chat, Name, TemplateChat
+from models.chat_folder import CHAT_FILE, Vocabulary
+from models.chat_template import Name
 from models.cpm_bee import CpmBee, CpmBeeConfig
-from models.cpm_bee_chat import VOCABULARY_FILE, CpmBeeChat, CpmBeeTokenizer
-from models.language_model import TOKENIZER_FILE, attention_implementation, save_language_model
-from models.weights import INDEX_FILE, WEIGHTS_FILE, WeightsError, read_json, require
+from models.cpm_bee_chat import CpmBeeTokenizer
+from models.language_model import attention_implementation, save_language_model
+from models.weights import INDEX_FILE, TOKENIZER_FILE, VOCABULARY_FILE, WEIGHTS_FILE, read_json, require
 
-CONFIG_FILE, CHAT_FILE = "config.json", "chat.json"
-LANGUAGE_FOLDER = "language_model"
-"""Where a whole model has it."""
+CONFIG_FILE = "config.json"
 ADAPTER_FOLDER = "adapter"
-
-Vocabulary = Tokenizer | CpmBeeTokenizer
 
 
 class Backbone(NamedTuple):
@@ -36,24 +33,6 @@ class Backbone(NamedTuple):
     tokenizer: Vocabulary
     template: Name
     system: str
-
-
-def make_chat(tokenizer: Vocabulary, template: Name, system: str, image_tokens: int) -> Chat:
-    """The chat of a tokenizer and a template.
-
-    Raises:
-        WeightsError: the tokenizer lacks a mark of the template.
-    """
-    if isinstance(tokenizer, CpmBeeTokenizer):
-        return CpmBeeChat(tokenizer, image_tokens=image_tokens)
-    try:
-        return TemplateChat(tokenizer, template, system=system, image_tokens=image_tokens)
-    except KeyError as error:
-        raise WeightsError(
-            str(error.args[0]),
-            where=TOKENIZER_FILE,
-            remedy="choose the template that the model was trained with",
-        ) from None
 
 
 def save(backbone: Backbone, folder: Path) -> None:
@@ -101,20 +80,3 @@ def load(folder: Path) -> Backbone:
     )  # fmt: skip
     tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER_FILE))
     return Backbone(model, tokenizer, template, chat.get("system", ""))
-
-
-def read_chat(folder: Path, image_tokens: int) -> Chat:
-    """The chat of a language model's folder, or of the whole model that it is part of, without its weights.
-
-    Raises:
-        WeightsError: its tokenizer is missing or lacks a mark of its template.
-    """
-    inner = folder / LANGUAGE_FOLDER
-    if inner.is_dir():
-        folder = inner
-    chat = read_json(folder / CHAT_FILE) if (folder / CHAT_FILE).is_file() else {}
-    if (folder / VOCABULARY_FILE).is_file():
-        return make_chat(CpmBeeTokenizer.from_file(folder / VOCABULARY_FILE), "cpm_bee", "", image_tokens)
-    require(folder, [TOKENIZER_FILE])
-    tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER_FILE))
-    return make_chat(tokenizer, chat.get("template", "chatml"), chat.get("system", ""), image_tokens)

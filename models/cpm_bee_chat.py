@@ -12,9 +12,8 @@ from pathlib import Path
 from models.chat import IGNORED, Encoded
 from models.chat_template import IMAGE_MARKER, IMAGE_PLACE, Turn
 from models.cpm_bee import BEGIN, END, PAD, SUB, UNKNOWN
-from models.weights import WeightsError
+from models.weights import VOCABULARY_FILE, WeightsError
 
-VOCABULARY_FILE = "vocab.txt"
 FIRST_PIECES = ("<pad>", "<unk>", "<mask>", "<sep>", "</n>", "</_>", "<s>", "</s>", "<root>", "<ans>")
 """How the published vocabulary begins."""
 _SHOWN = {"</n>": "\n", "</_>": " "}

@@ -13,13 +13,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from models import published, weights
 from models.architecture import Architecture, LanguageModel, Visual, Weights
-from models.backbone import Vocabulary
+from models.chat_folder import Vocabulary
 from models.cpm_bee import CpmBee, CpmBeeConfig
-from models.cpm_bee_chat import VOCABULARY_FILE, CpmBeeTokenizer
-from models.language_model import TOKENIZER_FILE, attention_implementation
+from models.cpm_bee_chat import CpmBeeTokenizer
+from models.language_model import attention_implementation
 from models.lora import add_adapters
 from models.visual import VisualModule
-from models.weights import WeightsError
+from models.weights import TOKENIZER_FILE, VOCABULARY_FILE, WeightsError
 
 CPM_BEE = "cpm_bee"
 UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")

@@ -17,8 +17,8 @@ from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
 from models.chat import END_OF_TEXT, IGNORED
 from models.cpm_bee import CpmBee
 from models.packing import Packing, packed_arguments
+from models.weights import TOKENIZER_FILE
 
-TOKENIZER_FILE = "tokenizer.json"
 SUPERVISED_MULTIPLE = 128
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from models import tensors
@@ -27,6 +26,8 @@ def add_adapters(model: nn.Module, config: Lora) -> None:
     Raises:
         WeightsError: no layer is called so.
     """
+    from peft import LoraConfig, inject_adapter_in_model  # slow to import, and most models have no adapters
+
     wanted = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=config.targets
     )
@@ -51,6 +52,8 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
 def save_adapters(model: nn.Module, config: Lora, folder: Path, *, base: str = "") -> None:
     """Write the adapters as a folder that peft reads; `base` names the model that they belong to."""
+    from peft import LoraConfig
+
     folder.mkdir(parents=True, exist_ok=True)
     tensors.save(folder / ADAPTER_FILE, adapter_state(model))
     LoraConfig(

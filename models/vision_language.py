@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models import backbone, parts
-from models.backbone import LANGUAGE_FOLDER, Backbone, Vocabulary, make_chat
+from models.backbone import Backbone
 from models.chat import IGNORED
+from models.chat_folder import LANGUAGE_FOLDER, Vocabulary, make_chat
 from models.chat_template import Chat, Name
 from models.cpm_bee import CpmBee
 from models.language_model import Supervision, supervised_losses

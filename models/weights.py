@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+VOCABULARY_FILE = "vocab.txt"
+"""CPM-Bee's."""
 INDEX_FILE = "model.safetensors.index.json"
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")
 """What is fetched from a hub: never pickles, never code."""

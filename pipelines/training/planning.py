@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.architecture import Visual
-from models.backbone import read_chat
 from models.chat import IGNORED
+from models.chat_folder import read_chat
 from models.chat_template import Chat
 from models.weights import read_json
 from pipelines.command_line import main

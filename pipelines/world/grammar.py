@@ -135,10 +135,13 @@ def ask(scene: Scene, group: Group, topic: Topic) -> Question:
 
 
 def topics_of(scene: Scene) -> tuple[Topic, ...]:
-    """What is asked about a scene: of two groups, what both share, and which of them stands where."""
+    """What is asked about a scene: of two groups, what both share, and which of them stands where.
+
+    A topic that is there twice is asked twice as often: which stands where is the hardest, and must not crowd out the rest.
+    """
     if scene.second is None:
         return ("colour", "shape", "count", "size", "position")
-    return ("colour", "count", "size", "relation")
+    return (*("colour", "count", "size") * 2, "relation")
 
 
 @functools.cache

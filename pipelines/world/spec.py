@@ -8,7 +8,7 @@ from pipelines.crawls import CRAWL_PATTERN, LANGUAGE_PATTERN
 from pipelines.stage import Stage, StageSpec, lazy
 
 NAME = "world"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 class WorldParameters(BaseModel):

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 
 from models import backbone, factory
 from models.architecture import LanguageModel
-from models.backbone import Backbone, Vocabulary
+from models.backbone import Backbone
+from models.chat_folder import Vocabulary, make_chat
 from models.cpm_bee import CpmBee
 from models.cpm_bee_chat import CpmBeeTokenizer
 from models.visual import save_visual_module
@@ -27,7 +28,7 @@ def run(spec: PublishedSpec, work: Work, progress: Progress) -> Outcome:
     try:
         if spec.part == "language_model":
             made = language_model(spec.architecture.language_model, spec.tokenizer, seed=spec.seed)
-            backbone.make_chat(made.tokenizer, made.template, made.system, 0)
+            make_chat(made.tokenizer, made.template, made.system, 0)
             backbone.save(made, work.out)
             parameters = sum(parameter.numel() for parameter in made.model.parameters())
         else:
