@@ -11,6 +11,7 @@ from assets import checks, drift
 from assets.layout import Layout
 from assets.partitions import REGISTER_COMMAND, crawl_record, register_crawl
 from assets.stage_asset import Finished, StageAsset
+from pipelines.conversations import spec as conversations
 from pipelines.download import spec as download
 from pipelines.errors import BadInput
 from pipelines.facts import spec as facts
@@ -59,11 +60,12 @@ def world_asset(recipe: Recipe, layout: Layout) -> list[StageAsset]:
 
 
 def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
-    """The six tables of a crawl, each from those before it."""
+    """The tables of a crawl, each from those before it: six of pairs; of conversations four."""
     at = layout.crawl_table
     raw_pairs, clip_scores, pair_facts, filtered_pairs, translations, training_shards = (
         stage.NAME for stage in (download, score, facts, filtering, translate, shard)
     )
+    talks = conversations.NAME
     world_key = [WORLD_KEY] if recipe.world is not None else []
     rules = recipe.facts.decontamination
     decontaminates = rules.hash_bits is not None or rules.words is not None
@@ -82,14 +84,20 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             )
         return download.spec_for(record, recipe.download, at(crawl, raw_pairs))
 
-    def score_spec(crawl: str) -> StageSpec:
-        taken_in = at(crawl, raw_pairs)
-        if manifests.exists(taken_in) and manifests.read(taken_in).metrics.get("records") == "conversations":
+    def for_pairs(crawl: str, asset: str) -> None:
+        if layout.holds_conversations(crawl):
             raise BadInput(
-                f"the crawl {crawl!r} holds conversations, which are neither scored nor filtered",
-                where=taken_in,
-                remedy=f"nothing more is needed: the job {raw_pairs} took it in, and `instruction_mix` reads it",
+                f"the crawl {crawl!r} holds conversations, of which there is no table {asset}",
+                where=at(crawl, raw_pairs),
+                remedy="run the job `ingest_conversations` or `ingest_translated_conversations` for it; "
+                "`instruction_mix` reads what these make",
             )
+
+    def scores_of(crawl: str) -> Path | None:
+        return None if layout.holds_conversations(crawl) else at(crawl, clip_scores)
+
+    def score_spec(crawl: str) -> StageSpec:
+        for_pairs(crawl, clip_scores)
         return score.ScoreSpec(
             output=at(crawl, clip_scores),
             raw_pairs=at(crawl, raw_pairs),
@@ -104,7 +112,7 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
         return facts.FactsSpec(
             output=at(crawl, pair_facts),
             raw_pairs=at(crawl, raw_pairs),
-            clip_scores=at(crawl, clip_scores),
+            clip_scores=scores_of(crawl),
             benchmarks=benchmarks if decontaminates else {},
             parameters=recipe.facts,
         )
@@ -113,7 +121,7 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
         return filtering.FilterSpec(
             output=at(crawl, filtered_pairs),
             raw_pairs=at(crawl, raw_pairs),
-            clip_scores=at(crawl, clip_scores),
+            clip_scores=scores_of(crawl),
             pair_facts=at(crawl, pair_facts),
             takedown=takedown_list(),
             blocked_urls=recipe.screening.blocked_urls,
@@ -123,7 +131,29 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             parameters=recipe.filter,
         )
 
+    def talks_spec(crawl: str) -> StageSpec:
+        layout.check_translated(crawl, recipe.pivot_language, recipe.tuning.untranslated)
+        translation = recipe.translation
+        return conversations.ConversationSpec(
+            output=at(crawl, talks),
+            corpus=at(crawl, raw_pairs),
+            filtered=at(crawl, filtered_pairs),
+            translator=layout.table("foundations", "translator"),
+            parameters=conversations.ConversationParameters(
+                source_language=recipe.pivot_language,
+                target_languages=recipe.target_languages,
+                # A model that was trained on sentences, as M2M-100, gets them one by one.
+                sentences=translation.translator.server is None,
+                guard=translation.guard,
+                decoding=translation.decoding,
+                least_bleu=translation.least_bleu,
+            ),
+            cache=layout.cache,
+            conduct=translation.conduct,
+        )
+
     def translate_spec(crawl: str) -> StageSpec:
+        for_pairs(crawl, translations)
         translation = recipe.translation
         return translate.TranslateSpec(
             output=at(crawl, translations),
@@ -142,6 +172,7 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
         )
 
     def shard_spec(crawl: str) -> StageSpec:
+        for_pairs(crawl, training_shards)
         return shard.ShardSpec(
             output=at(crawl, training_shards),
             raw_pairs=at(crawl, raw_pairs),
@@ -206,7 +237,23 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
             kinds=frozenset({"python", "parquet"}),
             description=(
                 f"The pairs that score above {recipe.filter.threshold:g}. A query over the scores: another "
-                "threshold costs seconds."
+                "threshold costs seconds. Of conversations: those that no rule drops."
+            ),
+        ),
+        declared(
+            key=dg.AssetKey(talks),
+            stage=conversations.STAGE,
+            spec=talks_spec,
+            upstream=[
+                dg.AssetKey(raw_pairs),
+                dg.AssetKey(filtered_pairs),
+                layout.key("foundations", "translator"),
+            ],
+            checks=every_table,
+            kinds=frozenset({"python"}),
+            description=(
+                f"The kept conversations in {', '.join(recipe.target_languages)}, turn by turn; placeholders, option "
+                "letters and numbers stay. Only of crawls of conversations in the pivot language."
             ),
         ),
         declared(

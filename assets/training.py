@@ -12,7 +12,9 @@ from assets import checks
 from assets.crawls import WORLD_KEY
 from assets.layout import Layout
 from assets.stage_asset import StageAsset
+from pipelines.conversations.spec import NAME as TRANSLATED
 from pipelines.errors import BadInput
+from pipelines.filter.spec import NAME as FILTERED
 from pipelines.instructions import spec as instructions
 from pipelines.recipe import Recipe
 from pipelines.shard.spec import NAME as TRAINING_SHARDS
@@ -132,10 +134,20 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
     def mix_spec(_: str) -> StageSpec:
         languages = recipe.languages if variant.share > 0 else [recipe.pivot_language]
         corpora = layout.conversation_crawls(languages)
+        to_translate = [
+            crawl
+            for crawl in corpora
+            if layout.language(crawl) == recipe.pivot_language and crawl not in recipe.tuning.untranslated
+        ]
         return instructions.InstructionSpec(
             output=layout.table(*variant.place("instruction_mix")),
             world=layout.table("world") if recipe.world is not None or not corpora else None,
             corpora=corpora,
+            filtered={crawl: layout.made(crawl, FILTERED, "ingest_conversations") for crawl in corpora},
+            translations={
+                crawl: layout.made(crawl, TRANSLATED, "ingest_translated_conversations")
+                for crawl in (to_translate if variant.share > 0 else [])
+            },
             translator=translator if variant.share > 0 else None,
             parameters=instructions.InstructionParameters(
                 target_share=variant.share,
@@ -176,6 +188,8 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
         )
 
     targets = ", ".join(recipe.target_languages)
+    # Where the recipe has a world, its crawl of pairs stands in the main job, and conversations are others' runs.
+    from_crawls = [dg.AssetKey(name) for name in (FILTERED, TRANSLATED)] if recipe.world is None else []
     from_translator = [layout.key("foundations", "translator")] if variant.share > 0 else []
     return [
         StageAsset(
@@ -183,7 +197,11 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
             stage=instructions.STAGE,
             spec=mix_spec,
             group=group,
-            upstream=[*([WORLD_KEY] if recipe.world is not None else []), *from_translator],
+            upstream=[
+                *([WORLD_KEY] if recipe.world is not None else []),
+                *from_crawls,
+                *from_translator,
+            ],
             checks=[checks.checksums(), checks.ledger_balanced(), checks.non_empty()],
             kinds=frozenset({"python", "webdataset"}),
             description=f"Instructions, {variant.share:.1%} of them translated into {targets}.",

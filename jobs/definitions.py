@@ -12,16 +12,20 @@ from assets.graph import SWEEP, Graph, graph
 from assets.partitions import PARTITION_TAG
 from assets.resources import Compute
 from assets.stage_asset import stage_asset
+from jobs.ingestion import Ingestion
 from jobs.janitor import janitor_job, janitor_schedule
 from jobs.register_crawl import register_crawl_job
 from jobs.schedules import refilter_schedule
 from jobs.sensors import new_crawls_sensor
+from pipelines.conversations.spec import NAME as TRANSLATED_CONVERSATIONS
 from pipelines.download.spec import NAME as RAW_PAIRS
 from pipelines.recipe import Recipe, read_recipe
 
 RECIPE_VARIABLE = "RECIPE"
 """Names the recipe file that the code location is made from."""
-FILTERING = ("clip_scores", "pair_facts", "filtered_pairs")
+CURATION = ("pair_facts", "filtered_pairs")
+"""The stages that decide about a crawl's conversations, in order."""
+FILTERING = ("clip_scores", *CURATION)
 """The stages that decide about a crawl's pairs, in order."""
 DEFAULT_RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
 
@@ -38,22 +42,20 @@ def active_recipe() -> Recipe:
 def definitions(recipe: Recipe) -> dg.Definitions:
     """Everything that Dagster shows and runs for `recipe`."""
     made = graph(recipe)
-    ingest, refilter = crawl_jobs(made)
-    stages = stage_jobs(made)
-    take_in = next(job for job in stages if job.name == RAW_PAIRS)
+    ingestion, refilter = crawl_jobs(made)
     own_crawls = () if recipe.world is None else (recipe.world.crawl,)
     filtering = [asset for name in FILTERING for asset in made.of_stage(name)]
     return dg.Definitions(
         assets=[stage_asset(declared) for declared in made.assets],
         jobs=[
             *chain_jobs(made),
-            ingest,
+            *ingestion.jobs,
             refilter,
-            *stages,
-            register_crawl_job(made.layout.workspace),
+            *stage_jobs(made),
+            register_crawl_job(made.layout.workspace, ingestion),
             janitor_job,
         ],
-        sensors=[new_crawls_sensor(ingest, take_in, made.layout.workspace, recipe.crawls_folder, own_crawls)],
+        sensors=[new_crawls_sensor(ingestion, made.layout.workspace, recipe.crawls_folder, own_crawls)],
         schedules=[refilter_schedule(refilter, *filtering), janitor_schedule],
         resources={"compute": Compute.of_environment(), "console": Console()},
         executor=dg.in_process_executor,
@@ -86,22 +88,45 @@ def chain_jobs(made: Graph) -> list[dg.UnresolvedAssetJobDefinition]:
     ]
 
 
-def crawl_jobs(made: Graph) -> tuple[dg.UnresolvedAssetJobDefinition, dg.UnresolvedAssetJobDefinition]:
-    """`ingest` and `refilter`, for the crawl in the run's partition tag."""
-    crawls = {asset.stage.name: asset.key for asset in made.assets if asset.by_crawl}
-    raw_pairs = crawls.pop(RAW_PAIRS)
-    return (
-        _job(
-            "ingest",
-            "From a registered crawl's URL list to its training shards.",
-            dg.AssetSelection.assets(raw_pairs, *crawls.values()),
-        ),
-        _job(
-            "refilter",
-            "Filters a crawl again, and makes what follows from it. Scores are only made again if the model changed.",
-            dg.AssetSelection.assets(*crawls.values()),
-        ),
+def crawl_jobs(made: Graph) -> tuple[Ingestion, dg.UnresolvedAssetJobDefinition]:
+    """The jobs that take in a crawl, and `refilter`, for the crawl in the run's partition tag."""
+    keys = {asset.stage.name: asset.key for asset in made.assets if asset.by_crawl}
+    raw_pairs, translated = keys.pop(RAW_PAIRS), keys.pop(TRANSLATED_CONVERSATIONS)
+    taken_in = [raw_pairs, *(keys[name] for name in CURATION)]
+    pairs, conversations, translated_conversations = (
+        _job(name, description, dg.AssetSelection.assets(*assets))
+        for name, description, assets in (
+            (
+                "ingest",
+                "From a registered crawl's URL list to its training shards.",
+                [raw_pairs, *keys.values()],
+            ),
+            (
+                "ingest_conversations",
+                "Takes in a registered crawl of conversations, which an instruction mix then reads, and filters it.",
+                taken_in,
+            ),
+            (
+                "ingest_translated_conversations",
+                "As ingest_conversations, and translates the conversations into the target languages.",
+                [*taken_in, translated],
+            ),
+        )
     )
+    recipe = made.recipe
+    ingestion = Ingestion(
+        pairs,
+        conversations,
+        translated_conversations,
+        recipe.pivot_language,
+        tuple(recipe.tuning.untranslated),
+    )
+    refilter = _job(
+        "refilter",
+        "Filters a crawl again, and makes what follows from it. Scores are only made again if the model changed.",
+        dg.AssetSelection.assets(*keys.values()),
+    )
+    return ingestion, refilter
 
 
 def stage_jobs(made: Graph) -> list[dg.UnresolvedAssetJobDefinition]:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from assets.console import Console, explain_failure
 from assets.partitions import PARTITION_TAG, crawl_record, register_crawl
-from pipelines.download.spec import NAME as RAW_PAIRS
+from jobs.ingestion import Ingestion
 from pipelines.errors import BadInput
 
 
@@ -19,7 +19,7 @@ class RegisterCrawl(dg.Config):
     manifest: str = Field(description="path of the crawl's manifest (YAML), as seen from where the run runs")
 
 
-def register_crawl_job(workspace: Path) -> dg.JobDefinition:
+def register_crawl_job(workspace: Path, ingestion: Ingestion) -> dg.JobDefinition:
     """The job `register_crawl` for the crawls of `workspace`."""
 
     @dg.op(name="register", description="Check a crawl manifest, record it, and make it a partition.")
@@ -38,7 +38,7 @@ def register_crawl_job(workspace: Path) -> dg.JobDefinition:
                 "record": dg.MetadataValue.path(str(crawl_record(workspace, manifest.crawl))),
             }
         )
-        job = "ingest" if manifest.kind == "pairs" else RAW_PAIRS
+        job = ingestion.job_of(manifest).name
         console.say(
             f"registered {manifest.crawl!r} ({len(manifest.files)} files); take it in with\n"
             f"""  dagster job execute -m jobs -j {job} --tags '{{"{PARTITION_TAG}":"{manifest.crawl}"}}'"""

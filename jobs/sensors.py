@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.partitions import CRAWLS, record_crawl, registered
+from jobs.ingestion import Ingestion
 from pipelines.crawls import CrawlManifest, read_manifest
 from pipelines.errors import BadInput
 from pipelines.lake.identity import file_sha256
@@ -41,19 +42,14 @@ class Seen:
 
 
 def new_crawls_sensor(
-    ingest: dg.UnresolvedAssetJobDefinition,
-    take_in: dg.UnresolvedAssetJobDefinition,
-    workspace: Path,
-    folder: Path,
-    expected: tuple[str, ...] = (),
+    ingestion: Ingestion, workspace: Path, folder: Path, expected: tuple[str, ...] = ()
 ) -> dg.SensorDefinition:
-    """Watches `folder`. Pairs get the job `ingest`; conversations, which are neither scored nor filtered,
-    `take_in`. The crawls in `expected` come from the graph itself and only become partitions,
+    """Watches `folder`, and asks for the job that takes in what it finds. The crawls in `expected` come from the graph itself and only become partitions,
     so that they can be chosen in the web UI before their first run."""
 
     @dg.sensor(
         name="new_crawls",
-        jobs=[ingest, take_in],
+        jobs=list(ingestion.jobs),
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Takes in each new or changed crawl manifest: {folder}/*.yaml and {folder}/*/*.yaml.",
@@ -80,7 +76,7 @@ def new_crawls_sensor(
             if manifest.crawl not in known:
                 added.append(manifest.crawl)
             run_key = f"{manifest.crawl}:{digest[:16]}"
-            job = ingest if manifest.kind == "pairs" else take_in
+            job = ingestion.job_of(manifest)
             requests.append(dg.RunRequest(run_key=run_key, partition_key=manifest.crawl, job_name=job.name))
         for problem in problems if requests else []:  # else the reason for skipping names them
             context.log.warning(problem)

@@ -81,6 +81,10 @@ class Tuning(Section):
     )
     optimisation: Optimisation
     samples_per_shard: int = Field(1000, ge=1)
+    untranslated: list[str] = Field(
+        [],
+        description="crawls of conversations in the pivot language that stay in it, as M3IT does in the MpM paper",
+    )
 
 
 class LanguageShare(Section):

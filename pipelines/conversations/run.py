@@ -78,7 +78,7 @@ def run(spec: ConversationSpec, work: Work, progress: Progress) -> Outcome:
 
 def _entries(spec: ConversationSpec) -> Iterator[Any]:
     if spec.corpus is not None:
-        return table.entries(spec.corpus)
+        return table.entries(spec.corpus, spec.filtered)
     return llava.read(spec.conversations) if spec.conversations is not None else iter(())
 
 

@@ -46,6 +46,9 @@ class ConversationSpec(StageSpec):
     corpus: InputTable | None = Field(
         None, description="instead: the raw_pairs table of a conversation crawl; entries are named by uid"
     )
+    filtered: InputTable | None = Field(
+        None, description="its filtered_pairs: only what the filter kept is translated; none: all"
+    )
     translator: InputTable = Field(description="the table foundations/translator")
     parameters: ConversationParameters = ConversationParameters()
     device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
@@ -59,6 +62,8 @@ class ConversationSpec(StageSpec):
     def _one_source(self) -> Self:
         if (self.conversations is None) == (self.corpus is None):
             raise ValueError("name `conversations`, a file, or `corpus`, a table")
+        if self.filtered is not None and self.corpus is None:
+            raise ValueError("`filtered` is of a `corpus`")
         return self
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import BadInput
-from pipelines.facts import captions, clusters, hashes
+from pipelines.facts import captions, clusters, hashes, talks
 from pipelines.facts.benchmarks import Benchmarks
 from pipelines.facts.spec import FactsSpec
 from pipelines.lake import manifest
@@ -25,30 +26,28 @@ FACTS = pa.schema([
     ("hash_group", pa.int64()), ("cosine_group", pa.int64()),
     ("benchmark_image", pa.string()), ("benchmark_text", pa.string()),
 ])  # fmt: skip
-"""One row per raw pair. A group's number means nothing but equality; null: no near-duplicate, or not looked for."""
+"""One row per raw pair or conversation, whose `characters` and the like are of all that is said. A group's number means nothing but equality; null: no near-duplicate, or not looked for."""
+
+
+class _Rows(NamedTuple):
+    """A shard as the facts need it: rows (uid, caption), their hashes (uid, perceptual_hash), and these hashes' groups."""
+
+    number: str
+    raw: pa.Table
+    scored: pa.Table
+    of_hash: hashes.Groups
+    of_cosine: hashes.Groups
 
 
 def run(spec: FactsSpec, work: Work, progress: Progress) -> Outcome:
-    """Write `facts-*.parquet`, one per raw shard."""
+    """Write `facts-*.parquet`, one per raw shard; of conversations also `hashes-*.parquet`."""
     _check(spec)
-    shards, scores = _files(spec.raw_pairs, "pairs-"), _files(spec.clip_scores, "scores-")
-    progress.start("grouping", 2, unit="kind")
-    of_hash = _hash_groups(spec, scores)
-    progress.advance()
-    of_cosine = _cosine_groups(spec, scores)
     benchmarks = Benchmarks(spec.benchmarks, spec.parameters.decontamination)
-    progress.advance()
-    progress.start("facts", len(shards), unit="shard")
+    rows: dict[str, int] = {}
     tally: Counter[str] = Counter()
     languages: Counter[str] = Counter()
-    rows: dict[str, int] = {}
-    start = 0
-    for number, path in shards.items():
-        raw = _read(path, ["uid", "caption"])
-        scored = _read(scores.get(number), ["uid", "perceptual_hash"])
-        end = start + scored.num_rows
-        table = _facts(spec, raw, scored, of_hash[start:end], of_cosine[start:end], benchmarks)
-        start = end
+    for number, raw, scored, of_hash, of_cosine in _shards(spec, work, progress, rows):
+        table = _facts(spec, raw, scored, of_hash, of_cosine, benchmarks)
         pq.write_table(table, work.out / f"facts-{number}.parquet")
         rows[f"facts-{number}.parquet"] = table.num_rows
         languages.update(language or "unknown" for language in table["language"].to_pylist())
@@ -69,6 +68,36 @@ def run(spec: FactsSpec, work: Work, progress: Progress) -> Outcome:
     )
 
 
+def _shards(spec: FactsSpec, work: Work, progress: Progress, rows: dict[str, int]) -> Iterator[_Rows]:
+    """The table's shards; `rows` is told of files that are written on the way."""
+    if spec.clip_scores is None:
+        files = talks.files(spec.raw_pairs)
+        progress.start("facts", len(files), unit="shard")
+        for number, path in files.items():
+            hashed = talks.hashed(spec.raw_pairs, path)
+            name = f"{talks.HASHES}{number}.parquet"
+            pq.write_table(hashed, work.out / name)
+            rows[name] = hashed.num_rows
+            scored = hashed.filter(pc.is_valid(hashed["perceptual_hash"])).select(["uid", "perceptual_hash"])
+            none = np.full(scored.num_rows, -1, dtype=np.int64)
+            yield _Rows(number, talks.read(path, ["uid", "caption"]), scored, none, none)
+        return
+    files, scores = _files(spec.raw_pairs, "pairs-"), _files(spec.clip_scores, "scores-")
+    progress.start("grouping", 2, unit="kind")
+    of_hash = _hash_groups(spec, scores)
+    progress.advance()
+    of_cosine = _cosine_groups(spec, scores)
+    progress.advance()
+    progress.start("facts", len(files), unit="shard")
+    start = 0
+    for number, path in files.items():
+        scored = _read(scores.get(number), ["uid", "perceptual_hash"])
+        end = start + scored.num_rows
+        raw = _read(path, ["uid", "caption"])
+        yield _Rows(number, raw, scored, of_hash[start:end], of_cosine[start:end])
+        start = end
+
+
 def _check(spec: FactsSpec) -> None:
     given = spec.parameters
     if unknown := sorted(set(given.languages) - captions.known_languages()):
@@ -84,6 +113,9 @@ def _check(spec: FactsSpec) -> None:
             where="facts.decontamination",
             remedy="name tables in `benchmarks`, or set hash_bits and words to null",
         )
+    talks.check_scores(spec.raw_pairs, spec.clip_scores)
+    if spec.clip_scores is None:
+        return
     if manifest.read(spec.clip_scores).inputs.get("raw_pairs") != manifest.read(spec.raw_pairs).data_version:
         raise BadInput(
             "these scores were made from another version of the raw pairs",
@@ -130,9 +162,9 @@ def _hash_groups(spec: FactsSpec, scores: dict[str, Path]) -> hashes.Groups:
 
 def _cosine_groups(spec: FactsSpec, scores: dict[str, Path]) -> hashes.Groups:
     rules = spec.parameters.near_duplicates
-    files = _files(spec.clip_scores, "images-", ".npy")
-    if rules.cosine is None:
+    if rules.cosine is None or spec.clip_scores is None:
         return np.full(sum(pq.read_metadata(path).num_rows for path in scores.values()), -1, dtype=np.int64)
+    files = _files(spec.clip_scores, "images-", ".npy")
     ordered = [files[number] for number in scores]
     return clusters.groups(ordered, rules.cosine, rules.rows_per_cluster, rules.seed)
 

@@ -58,10 +58,12 @@ class FactsParameters(_Section):
 
 
 class FactsSpec(StageSpec):
-    """Find out facts about the pairs of a crawl."""
+    """Find out facts about the pairs of a crawl, or about its conversations."""
 
     raw_pairs: InputTable
-    clip_scores: InputTable = Field(description="scores with perceptual hashes, and embeddings if kept")
+    clip_scores: InputTable | None = Field(
+        None, description="scores with perceptual hashes, and embeddings if kept; of conversations: none"
+    )
     benchmarks: dict[str, InputTable] = Field(
         {}, description="tables whose questions and images must not be trained on"
     )

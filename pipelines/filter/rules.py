@@ -11,6 +11,10 @@
 8. `score_below_threshold`: its score is not greater than the threshold;
 9. `near_duplicate_hash`, `near_duplicate_cosine`: of a group of images that look alike, one that is left after all
    of the above and scores best is kept, with all of its captions. This needs all shards: see `duplicates.py`.
+
+Conversations have no score and no caption, an image may be the subject of any number of them, and some have no image. So of the
+above 1, 3, 4 and 7 are for them too (without an image, no rule about images holds), and in the place of 6 stand
+`conversation_language`, `conversation_too_short`, `conversation_too_long`, `conversation_repetitive`.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import pyarrow.compute as pc
 
 from pipelines.facts import hashes
 from pipelines.filter.screening import Blocked, Nsfw, database
-from pipelines.filter.spec import FilterParameters
+from pipelines.filter.spec import CaptionRules, ConversationRules, FilterParameters
 from pipelines.lake import takedown
 
 SCORE_MISSING, PLACEHOLDER, BELOW = "score_missing", "placeholder_image", "score_below_threshold"
@@ -62,6 +66,8 @@ class Rows:
     facts: pa.Table | None
     """The columns of the table of facts, aligned."""
     domain: Any
+    talks: bool = False
+    """Whether these are conversations: the raw column `caption` is then all that is said."""
 
 
 def too_common(shards: Sequence[Path], column: str, most_pairs: int | None, scratch: Path) -> dict[str, int]:
@@ -101,13 +107,18 @@ def _rules(
     rows: Rows, common: Common, blocked: Blocked, nsfw: Nsfw, parameters: FilterParameters
 ) -> Iterator[Found]:
     """The rules that are switched on, in the order of their precedence."""
-    yield SCORE_MISSING, pc.is_null(rows.score), None
+    if not rows.talks:
+        yield SCORE_MISSING, pc.is_null(rows.score), None
     yield from _blocked(rows, blocked, parameters)
     yield "nsfw", pc.is_in(rows.raw["uid"], nsfw.above), None
     if nsfw.scored is not None:
-        yield "nsfw_score_missing", pc.invert(pc.is_in(rows.raw["uid"], nsfw.scored)), None
-    yield PLACEHOLDER, *_common(rows.raw["image_sha256"], common.images)
-    yield from _captions(rows, common, parameters)
+        unscored = pc.invert(pc.is_in(rows.raw["uid"], nsfw.scored))
+        yield "nsfw_score_missing", pc.and_(unscored, pc.is_valid(rows.raw["shard"])), None
+    if rows.talks:
+        yield from _texts("conversation", rows, parameters.conversations)
+    else:
+        yield PLACEHOLDER, *_common(rows.raw["image_sha256"], common.images)
+        yield from _captions(rows, common, parameters)
     if rows.facts is not None:
         for name, is_on in (
             ("benchmark_image", parameters.drop_benchmark_images),
@@ -115,6 +126,8 @@ def _rules(
         ):
             if is_on:
                 yield name, pc.is_valid(rows.facts[name]), rows.facts[name]
+    if rows.talks:
+        return
     # Compared as float32, as the scores are stored: a score of exactly the threshold is not greater.
     yield BELOW, pc.less_equal(rows.score, pa.scalar(parameters.threshold, pa.float32())), None
 
@@ -130,29 +143,37 @@ def _blocked(rows: Rows, blocked: Blocked, parameters: FilterParameters) -> Iter
     if len(blocked.sha256):
         yield "blocked_image", pc.is_in(rows.raw["image_sha256"], blocked.sha256), "by SHA-256"
     if len(blocked.hashes):
-        # A pair without a score has no hash: it was dropped above.
+        # What has no hash, such as a conversation without an image, is near to none.
         values = pc.fill_null(rows.perceptual_hash, 0).to_numpy(zero_copy_only=False)
         near = hashes.nearest(values.astype(np.uint64), blocked.hashes, parameters.blocked_hash_bits) >= 0
-        yield "blocked_image", pa.array(near), "by perceptual hash"
+        yield (
+            "blocked_image",
+            pc.and_(pa.array(near), pc.is_valid(rows.perceptual_hash)),
+            "by perceptual hash",
+        )
 
 
 def _captions(rows: Rows, common: Common, parameters: FilterParameters) -> Iterator[Found]:
     rules = parameters.captions
+    yield from _texts("caption", rows, rules)
+    if rows.facts is not None and rules.drop_cut:
+        yield "caption_cut", rows.facts["cut"], None
+    yield "caption_common", *_common(rows.raw["caption"], common.captions)
+
+
+def _texts(what: str, rows: Rows, rules: CaptionRules | ConversationRules) -> Iterator[Found]:
     length = pc.utf8_length(rows.raw["caption"])
     if rows.facts is not None and rules.languages is not None:
         told, sure = rows.facts["language"], rows.facts["language_confidence"]
         other = pc.invert(pc.is_in(told, pa.array(rules.languages, pa.string())))
         is_sure = pc.and_(pc.is_valid(told), pc.greater_equal(sure, rules.least_confidence))
-        yield "caption_language", pc.and_(other, is_sure), told
+        yield f"{what}_language", pc.and_(other, is_sure), told
     if rules.fewest_characters is not None:
-        yield "caption_too_short", pc.less(length, rules.fewest_characters), _number(length, "characters")
+        yield f"{what}_too_short", pc.less(length, rules.fewest_characters), _number(length, "characters")
     if rules.most_characters is not None:
-        yield "caption_too_long", pc.greater(length, rules.most_characters), _number(length, "characters")
+        yield f"{what}_too_long", pc.greater(length, rules.most_characters), _number(length, "characters")
     if rows.facts is not None and rules.most_repeated is not None:
-        yield "caption_repetitive", pc.greater(rows.facts["repeated"], rules.most_repeated), None
-    if rows.facts is not None and rules.drop_cut:
-        yield "caption_cut", rows.facts["cut"], None
-    yield "caption_common", *_common(rows.raw["caption"], common.captions)
+        yield f"{what}_repetitive", pc.greater(rows.facts["repeated"], rules.most_repeated), None
 
 
 def _common(values: Any, known: dict[str, int]) -> tuple[Flags, Any]:

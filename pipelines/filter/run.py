@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import BadInput
+from pipelines.facts import talks
 from pipelines.filter import duplicates, gallery, picture, rules
 from pipelines.filter.rules import Common, Rows
 from pipelines.filter.screening import Blocked, Nsfw, domains
@@ -39,6 +40,7 @@ KEPT_FILE, DROPPED_FILE = "kept.parquet", "dropped.parquet"
 MARGIN = 0.001
 """A score this near to the threshold may fall on its other side with another implementation or precision."""
 BINS = 80
+UNDECODABLE = "undecodable_image"
 
 RAW = pa.schema([
     ("uid", pa.string()), ("url", pa.string()), ("caption", pa.string()), ("language", pa.string()),
@@ -59,6 +61,7 @@ def run(spec: FilterSpec, work: Work, progress: Progress) -> Outcome:
     Raises:
         BadInput: a table belongs to other raw pairs or is damaged, or a list is malformed.
     """
+    talks.check_scores(spec.raw_pairs, spec.clip_scores)
     _check_same_pairs(spec)
     return _Filtering(spec, work, progress).run()
 
@@ -70,9 +73,10 @@ class _Filtering:
         self.spec, self.work, self.progress = spec, work, progress
         self.parameters = spec.parameters
         self.scratch = work.folder / "scratch"
-        self.shards = _files(spec.raw_pairs, "pairs-")
+        self.talks = spec.clip_scores is None
+        self.shards = talks.files(spec.raw_pairs) if self.talks else _files(spec.raw_pairs, "pairs-")
         self.distribution = Distribution()
-        self.near = self.above = self.kept = 0
+        self.near = self.above = self.kept = self.without_image = 0
         self.reasons: Counter[str] = Counter()
         self.statistics = Statistics(self.scratch)
         self.sampler = gallery.Sampler(self.parameters.threshold)
@@ -81,13 +85,14 @@ class _Filtering:
         """Two passes where near-duplicates are dropped, else one."""
         files = list(self.shards.values())
         self.progress.start("filtering", len(files), unit="shard")
-        common = Common(
-            images=rules.too_common(
-                files, "image_sha256", self.parameters.most_pairs_per_image, self.scratch
-            ),
-            captions=rules.too_common(files, "caption", self.parameters.captions.most_pairs, self.scratch),
-        )
+        common = Common({}, {}) if self.talks else self._common(files)
         blocked = Blocked.read(self.spec)
+        if self.talks and len(blocked.hashes) and self.spec.pair_facts is None:
+            raise BadInput(
+                "perceptual hashes are blocked, and those of the conversations' images are not known",
+                where="pair_facts",
+                remedy="name the crawl's table of facts, which holds them",
+            )
         nsfw = Nsfw.read(self.spec, files, self.scratch)
         losers = self._losers(common, blocked, nsfw)
         with (
@@ -107,6 +112,14 @@ class _Filtering:
                 self._count(rows, reason, detail, keep)
         return self._outcome(common)
 
+    def _common(self, files: list[Path]) -> Common:
+        """What stands under too many pairs; an image may be the subject of any number of conversations."""
+        most = self.parameters.most_pairs_per_image, self.parameters.captions.most_pairs
+        return Common(
+            images=rules.too_common(files, "image_sha256", most[0], self.scratch),
+            captions=rules.too_common(files, "caption", most[1], self.scratch),
+        )
+
     def _losers(self, common: Common, blocked: Blocked, nsfw: Nsfw) -> dict[str, pa.Array]:
         """The uids of the near-duplicates that are dropped, by the kind of their group."""
         switched = {
@@ -114,7 +127,7 @@ class _Filtering:
             "cosine_group": self.parameters.drop_cosine_duplicates,
         }
         columns = [name for name, is_on in switched.items() if is_on]
-        if self.spec.pair_facts is None or not columns or not self._has_groups():
+        if self.talks or self.spec.pair_facts is None or not columns or not self._has_groups():
             return {}
         parts: list[Path] = []
         for number, rows in enumerate(self._rows(with_hashes=bool(len(blocked.hashes)))):
@@ -142,19 +155,14 @@ class _Filtering:
         return any(metrics.get(f"with_near_duplicates_by_{kind}", 1) for kind in ("hash", "embedding"))
 
     def _rows(self, *, with_hashes: bool) -> Iterator[Rows]:
-        """Each shard's pairs with what is known of them."""
-        tables = self.spec.clip_scores, self.spec.pair_facts
-        scores, lost = _files(tables[0], "scores-"), _files(tables[0], "dropped-")
-        facts = {} if tables[1] is None else _files(tables[1], "facts-")
-        score_schema = (
-            rules.KEPT.append(pa.field("perceptual_hash", pa.uint64())) if with_hashes else rules.KEPT
-        )
+        """Each shard's pairs or conversations with what is known of them."""
+        facts = {} if self.spec.pair_facts is None else _files(self.spec.pair_facts, "facts-")
         for number, path in self.shards.items():
-            raw = _read(path, RAW)
-            scored, gone = _read(scores.get(number), score_schema), _read(lost.get(number), _LOST)
+            raw = talks.read(path, RAW.names).cast(RAW) if self.talks else _read(path, RAW)
+            scored, gone = self._scored(number, with_hashes=with_hashes)
             places, gone_places = pc.index_in(raw["uid"], scored["uid"]), pc.index_in(raw["uid"], gone["uid"])
             known = None
-            if tables[1] is not None:
+            if self.spec.pair_facts is not None:
                 read = _read(facts.get(number), _FACTS)
                 known = read.take(pc.index_in(raw["uid"], read["uid"]))
             yield Rows(
@@ -165,7 +173,28 @@ class _Filtering:
                 perceptual_hash=pc.take(scored["perceptual_hash"], places) if with_hashes else None,
                 facts=known,
                 domain=_flat(domains(raw["url"])),
+                talks=self.talks,
             )
+
+    def _scored(self, number: str, *, with_hashes: bool) -> tuple[pa.Table, pa.Table]:
+        """The scores of a shard, with the images' hashes where wanted, and what was lost before."""
+        if (scores := self.spec.clip_scores) is not None:
+            schema = (
+                rules.KEPT.append(pa.field("perceptual_hash", pa.uint64())) if with_hashes else rules.KEPT
+            )
+            path, lost = (_files(scores, prefix).get(number) for prefix in ("scores-", "dropped-"))
+            return _read(path, schema), _read(lost, _LOST)
+        facts = self.spec.pair_facts
+        hashed = _read(
+            None if facts is None else _files(facts, talks.HASHES).get(number), talks.HASHES_SCHEMA
+        )
+        whole = pc.is_valid(hashed["perceptual_hash"])
+        scored = hashed.filter(whole).select(["uid", "perceptual_hash"])
+        lost = hashed.filter(pc.invert(whole))
+        return (
+            scored.append_column("score", pa.nulls(scored.num_rows, pa.float32())),
+            pa.table([lost["uid"], [UNDECODABLE] * lost.num_rows, lost["failure"]], schema=_LOST),
+        )
 
     def _count(self, rows: Rows, reason: Any, detail: Any, keep: Any) -> None:
         scores = rows.score.drop_null().to_numpy()
@@ -174,6 +203,7 @@ class _Filtering:
         self.near += int((np.abs(scores - threshold) <= MARGIN).sum())
         self.above += int((scores > threshold).sum())
         self.kept += int(pc.sum(keep).as_py() or 0)
+        self.without_image += rows.raw["shard"].null_count
         for entry in pc.value_counts(reason.drop_null()).to_pylist():
             self.reasons[entry["values"]] += entry["counts"]
         self.statistics.add(rows, keep)
@@ -181,12 +211,8 @@ class _Filtering:
         self.progress.advance(1, keep_rate=self.kept / max(1, self.kept + self.reasons.total()))
 
     def _outcome(self, common: Common) -> Outcome:
-        out, threshold = self.work.out, self.parameters.threshold
-        edges, counts = self.distribution.histogram(BINS)
-        picture.write(
-            edges, counts, threshold=threshold, kept_share=self.above / max(1, self.distribution.size),
-            full=out / HISTOGRAM_FILE, thumbnail=out / THUMBNAIL_FILE,
-        )  # fmt: skip
+        out = self.work.out
+        of_scores = {} if self.talks else self._of_scores()
         shown = self.statistics.write(out / STATISTICS_FILE)
         ledger = Ledger(
             rows_in=self.kept + self.reasons.total(),
@@ -199,19 +225,33 @@ class _Filtering:
         return Outcome(
             ledger=ledger,
             metrics={
-                "threshold": threshold,
+                "records": "conversations" if self.talks else "pairs",
                 "keep_rate": round(ledger.keep_rate, 4),
-                "scored": self.distribution.size,
-                "above_threshold": self.above,
-                f"within_{MARGIN:g}_of_threshold": self.near,
-                "placeholder_images": len(common.images),
-                "mean_score": self.distribution.mean,
-                "quantiles": self.distribution.quantiles(),
-                "histogram": {"edges": edges, "counts": counts},
+                **({"without_image": self.without_image} if self.talks else {}),
+                **({} if self.talks else {"placeholder_images": len(common.images)}),
+                **of_scores,
                 "statistics": shown,
             },
             rows={KEPT_FILE: self.kept, DROPPED_FILE: self.reasons.total()},
         )
+
+    def _of_scores(self) -> dict[str, Any]:
+        """The histogram of a crawl of pairs, drawn, and the figures of its scores."""
+        out, threshold = self.work.out, self.parameters.threshold
+        edges, counts = self.distribution.histogram(BINS)
+        picture.write(
+            edges, counts, threshold=threshold, kept_share=self.above / max(1, self.distribution.size),
+            full=out / HISTOGRAM_FILE, thumbnail=out / THUMBNAIL_FILE,
+        )  # fmt: skip
+        return {
+            "threshold": threshold,
+            "scored": self.distribution.size,
+            "above_threshold": self.above,
+            f"within_{MARGIN:g}_of_threshold": self.near,
+            "mean_score": self.distribution.mean,
+            "quantiles": self.distribution.quantiles(),
+            "histogram": {"edges": edges, "counts": counts},
+        }
 
 
 def _flat(values: Any) -> Any:

@@ -60,6 +60,31 @@ class CaptionRules(_Section):
         return [f"captions.{name}" for name, is_on in on.items() if is_on]
 
 
+class ConversationRules(_Section):
+    """What a conversation must be, of all that is said in it; null switches a rule off. All but the lengths need facts.
+
+    The rules about captions, scores, placeholders and near-duplicates are for pairs: they do not apply to conversations.
+    """
+
+    languages: list[Language] | None = Field(
+        None, description="languages that are kept, as lingua tells them; null: any"
+    )
+    least_confidence: float = Field(
+        0.5, ge=0, le=1, description="a language told with less is no reason to drop a conversation"
+    )
+    fewest_characters: int | None = Field(None, ge=1)
+    most_characters: int | None = Field(None, ge=1)
+    most_repeated: float | None = Field(
+        None, ge=0, le=1, description="share of neighbouring words that came before in the conversation"
+    )
+
+    @property
+    def of_facts(self) -> list[str]:
+        """The rules, of those that are on, that need the table of facts."""
+        on = {"languages": self.languages is not None, "most_repeated": self.most_repeated is not None}
+        return [f"conversations.{name}" for name, is_on in on.items() if is_on]
+
+
 class FilterParameters(_Section):
     """The `filter` section of a recipe."""
 
@@ -71,6 +96,7 @@ class FilterParameters(_Section):
         description="an image file under more pairs than this is a placeholder (V appendix G); null: no such rule",
     )  # fmt: skip
     captions: CaptionRules = CaptionRules()
+    conversations: ConversationRules = ConversationRules()
     most_nsfw: float | None = Field(
         None, ge=0, le=1, description="a pair whose score in `screening.nsfw_scores` is greater is dropped"
     )
@@ -87,10 +113,10 @@ class FilterParameters(_Section):
 
 
 class FilterSpec(StageSpec):
-    """Filter the pairs of a crawl."""
+    """Filter the pairs of a crawl, or its conversations."""
 
     raw_pairs: InputTable
-    clip_scores: InputTable
+    clip_scores: InputTable | None = Field(None, description="of a crawl of pairs; conversations have none")
     pair_facts: InputTable | None = Field(None, description="needed by the rules that say so")
     takedown: InputTable | None = Field(None, description="the takedown list: what it names is dropped")
     blocked_urls: list[InputFile] = Field([], description="text files, a URL a line; # begins a comment")
@@ -107,7 +133,8 @@ class FilterSpec(StageSpec):
 
     @model_validator(mode="after")
     def _rules_have_what_they_need(self) -> Self:
-        if self.pair_facts is None and (rules := self.parameters.captions.of_facts):
+        needing = [*self.parameters.captions.of_facts, *self.parameters.conversations.of_facts]
+        if self.pair_facts is None and (rules := needing):
             raise ValueError(f"{', '.join(rules)}: needs `pair_facts`, and none is given")
         if self.parameters.most_nsfw is not None and not self.nsfw_scores:
             raise ValueError("most_nsfw: needs `nsfw_scores`, and none is given")
@@ -120,5 +147,5 @@ STAGE = Stage(
     spec_type=FilterSpec,
     code_version=CODE_VERSION,
     run=lazy("pipelines.filter.run:run"),
-    summary="Keep the pairs whose Chinese-CLIP score is greater than a threshold, and that no rule drops.",
+    summary="Keep the pairs that score above a threshold, or the conversations, that no rule drops.",
 )

@@ -57,8 +57,10 @@ def run(spec: InstructionSpec, work: Work, progress: Progress) -> Outcome:
         if spec.world is not None:
             metrics, dropped = _add_world(spec, spec.world, writer, work, progress)
         if spec.corpora:
-            metrics["corpora"], without = corpora.add(spec, writer, progress)
-            dropped += without
+            counts, left_out = corpora.add(spec, writer, progress)
+            metrics["corpora"] = {name: one.languages for name, one in counts.items()}
+            metrics["without_image"] = {name: one.without_image for name, one in counts.items()}
+            dropped += left_out
     kept = len(writer.rows)
     write_index(work.out / INDEX_FILE, writer.rows)
     pq.write_table(pa.Table.from_pylist(dropped, DROPPED), work.out / DROPPED_FILE)

@@ -13,7 +13,7 @@ from pipelines.remote.spec import Conduct
 from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
 
 NAME = "instruction_mix"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
 
@@ -27,7 +27,8 @@ class InstructionParameters(BaseModel):
         0.5,
         ge=0,
         le=1,
-        description="share of the samples that are translated; of any share above 0, at least one",
+        description="share of the world's samples, and of each translated corpus's, that are translated; "
+        "of any share above 0, at least one",
     )
     pivot_language: Language = "en"
     target_languages: list[Language] = Field(
@@ -60,6 +61,9 @@ class InstructionSpec(StageSpec):
     corpora: dict[str, InputTable] = Field(
         {}, description="by name: raw_pairs tables of conversation crawls; each conversation is taken whole"
     )
+    filtered: dict[str, InputTable] = Field(
+        {}, description="by the name of a corpus: its filtered_pairs; without one, all of it is taken"
+    )
     translations: dict[str, InputTable] = Field(
         {}, description="by the name of a corpus: the table translated_conversations made of it"
     )
@@ -78,8 +82,9 @@ class InstructionSpec(StageSpec):
     def _sources(self) -> Self:
         if self.world is None and not self.corpora:
             raise ValueError("name a `world`, or `corpora`")
-        if unknown := sorted(self.translations.keys() - self.corpora.keys()):
-            raise ValueError(f"`translations` of {', '.join(unknown)}, which `corpora` does not name")
+        for name in ("filtered", "translations"):
+            if unknown := sorted(getattr(self, name).keys() - self.corpora.keys()):
+                raise ValueError(f"`{name}` of {', '.join(unknown)}, which `corpora` does not name")
         return self
 
 

@@ -29,7 +29,7 @@ def read(raw_pairs: Path, filtered_pairs: Path, columns: Sequence[str]) -> Itera
     Raises:
         BadInput: a kept pair is not among the raw ones.
     """
-    kept = _kept(manifest.file(filtered_pairs, KEPT_FILE))
+    kept = uids(filtered_pairs)
     found = 0
     for path in _pair_files(raw_pairs):
         try:
@@ -40,10 +40,7 @@ def read(raw_pairs: Path, filtered_pairs: Path, columns: Sequence[str]) -> Itera
                 where=path,
                 remedy="run the download stage again",
             ) from error
-        uids = rows["uid"].to_numpy().astype("S32")
-        places = np.searchsorted(kept, uids)
-        inside = places < len(kept)
-        inside[inside] = kept[places[inside]] == uids[inside]
+        inside = among(kept, rows["uid"])
         found += int(inside.sum())
         yield rows.filter(pa.array(inside))
     if found != len(kept):
@@ -54,9 +51,9 @@ def read(raw_pairs: Path, filtered_pairs: Path, columns: Sequence[str]) -> Itera
         )
 
 
-def _kept(path: Path) -> npt.NDArray[np.bytes_]:
+def uids(filtered_pairs: Path) -> npt.NDArray[np.bytes_]:
     """The kept uids, sorted: read batch by batch, for as Python's strings all of them would take three times the memory."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(manifest.file(filtered_pairs, KEPT_FILE)) as file:
         kept = np.empty(file.metadata.num_rows, dtype="S32")
         at = 0
         for batch in file.iter_batches(columns=["uid"]):
@@ -64,6 +61,15 @@ def _kept(path: Path) -> npt.NDArray[np.bytes_]:
             at += len(batch)
     kept.sort()
     return kept
+
+
+def among(kept: npt.NDArray[np.bytes_], of_rows: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Which of some rows' uids are among the kept ones, which are sorted."""
+    asked = np.asarray(of_rows.to_numpy(zero_copy_only=False)).astype("S32")
+    places = np.searchsorted(kept, asked)
+    inside: npt.NDArray[np.bool_] = places < len(kept)
+    inside[inside] = kept[places[inside]] == asked[inside]
+    return inside
 
 
 def _pair_files(raw_pairs: Path) -> list[Path]:

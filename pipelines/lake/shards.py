@@ -1,7 +1,7 @@
 """Training shards: webdataset tars whose bytes depend on the samples alone, and an index for random access.
 
 A sample is two members in a row, `<uid>.<ext>` and `<uid>.json`, so any webdataset reader can stream a
-shard. The index tells where the bytes of both stand, so a training loader parses no tar: it reads any
+shard; a sample without an image is its `<uid>.json` alone. The index tells where the bytes of both stand, so a training loader parses no tar: it reads any
 sample with two positioned reads.
 """
 
@@ -33,7 +33,8 @@ INDEX = pa.schema(
         ("languages", pa.list_(pa.string())),
     ]
 )
-"""`languages`: of the captions or turns, sorted. Offsets and lengths are bytes in the tar named by `shard`."""
+"""`languages`: of the captions or turns, sorted. Offsets and lengths are bytes in the tar named by `shard`;
+a sample without an image has 0 for both of its image."""
 
 _MOST_OPEN = 256
 """Files that a reader keeps open; a process may have about a thousand."""
@@ -59,22 +60,27 @@ class ShardWriter:
         return f"{self._prefix}-{self._number:05d}.tar"
 
     def add(
-        self, uid: str, image: bytes, extension: str, document: Mapping[str, Any], languages: Iterable[str]
+        self,
+        uid: str,
+        image: bytes | None,
+        extension: str,
+        document: Mapping[str, Any],
+        languages: Iterable[str],
     ) -> None:
-        """Add a sample: an image file's bytes, and the document of its texts, which are in `languages`."""
+        """Add a sample: an image file's bytes, or none, and the document of its texts, which are in `languages`."""
         if self._stream is None:
             stream = self._stream = self._partial.open("wb")
             self._tar = DeterministicTar(stream)
             self._samples = 0
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-        image_offset = self._tar.add_bytes(f"{uid}.{extension}", image)
+        image_offset = 0 if image is None else self._tar.add_bytes(f"{uid}.{extension}", image)
         json_offset = self._tar.add_bytes(f"{uid}.json", text)
         self.rows.append(
             {
                 "uid": uid,
                 "shard": self.name,
                 "image_offset": image_offset,
-                "image_length": len(image),
+                "image_length": 0 if image is None else len(image),
                 "json_offset": json_offset,
                 "json_length": len(text),
                 "languages": sorted(set(languages)),
@@ -149,7 +155,12 @@ class ShardReader:
         """The image file's bytes and the document of the sample at a place in the index."""
         return self.image(place), self.document(place)
 
+    def images(self, place: int) -> int:
+        """How many images the sample has: one or none."""
+        return int(self._image[1][place] > 0)
+
     def image(self, place: int) -> bytes:
+        """The image file's bytes; no bytes where the sample has no image."""
         return self._read(place, *self._image)
 
     def document(self, place: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ CACHED_BYTES = 150_000_000
 
 
 class ShardSamples:
-    """Conversations with their images; small images stay decoded."""
+    """Conversations with their images, where they have one; small images stay decoded."""
 
     def __init__(
         self, shards: ShardTexts, texts: Texts, preprocess: Callable[[Image.Image], np.ndarray], size: int
@@ -46,7 +46,7 @@ class ShardSamples:
 
     def sample(self, index: int, epoch: int) -> Sample:
         text, group = self.text(index, epoch)
-        return Sample(text, self._pixels(index), group)
+        return Sample(text, self._pixels(index) if self._texts.images(index) else None, group)
 
     def _decode(self, index: int) -> np.ndarray:
         return self._preprocess(Image.open(io.BytesIO(self._shards.image(index))))

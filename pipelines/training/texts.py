@@ -38,6 +38,11 @@ class ShardTexts:
         reader, place = self._find(index)
         return reader.image(place)
 
+    def images(self, index: int) -> int:
+        """How many images a sample has: one or none."""
+        reader, place = self._find(index)
+        return reader.images(place)
+
     def uid(self, index: int) -> str:
         reader, place = self._find(index)
         return str(reader.uids[place])
@@ -85,7 +90,7 @@ class CaptionTexts:
 
 
 class InstructionTexts:
-    """Conversations about an image, in whatever language each turn is."""
+    """Conversations about an image, or about none, in whatever language each turn is."""
 
     def __init__(self, shards: ShardTexts, chat: Chat) -> None:
         self._shards, self._chat = shards, chat
@@ -93,10 +98,11 @@ class InstructionTexts:
     def text(self, index: int, epoch: int | None) -> tuple[Encoded, str]:
         document = self._shards.document(index)
         turns = [(turn["question"], turn["answer"]) for turn in document["turns"]]
-        return self._chat.encode(turns, images=1), f"{document['source']}/{'+'.join(self.languages(index))}"
+        encoded = self._chat.encode(turns, images=self.images(index))
+        return encoded, f"{document['source']}/{'+'.join(self.languages(index))}"
 
     def images(self, index: int) -> int:
-        return 1
+        return self._shards.images(index)
 
     def languages(self, index: int) -> list[str]:
         """The languages of a conversation's turns."""

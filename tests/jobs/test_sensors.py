@@ -9,10 +9,17 @@ import dagster as dg
 import pytest
 
 from assets.partitions import crawl_record, registered
+from jobs.ingestion import Ingestion
 from jobs.sensors import CRAWLS_PER_TICK, new_crawls_sensor
 from pipelines.crawls import read_manifest
 
-INGEST, TAKE_IN = dg.define_asset_job("ingest"), dg.define_asset_job("raw_pairs")
+INGESTION = Ingestion(
+    *(
+        dg.define_asset_job(name)
+        for name in ("ingest", "ingest_conversations", "ingest_translated_conversations")
+    ),
+    untranslated=("m3it",),
+)
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def tick(
     folder: Path, instance: dg.DagsterInstance, cursor: str | None = None, expected: tuple[str, ...] = ()
 ) -> dg.SensorResult:
     """One evaluation, and what the daemon does with its partition requests."""
-    sensor = new_crawls_sensor(INGEST, TAKE_IN, folder.parent / "data", folder, expected)
+    sensor = new_crawls_sensor(INGESTION, folder.parent / "data", folder, expected)
     result = sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
     assert isinstance(result, dg.SensorResult)
     for request in result.dynamic_partitions_requests or []:
@@ -62,14 +69,16 @@ def test_a_new_manifest_becomes_a_partition_and_one_run(folder: Path, instance: 
     assert not again.run_requests and "nothing new" in words(again)
 
 
-def test_pairs_are_ingested_and_conversations_only_taken_in(
-    folder: Path, instance: dg.DagsterInstance
-) -> None:
+def test_each_crawl_gets_the_job_for_what_it_holds(folder: Path, instance: dg.DagsterInstance) -> None:
+    talks = "format: llava\nimages: {url_prefix: 'http://images.example/'}\n"
     put(folder, "a.yaml", "pairs")
-    put(folder, "b.yaml", "talks", "format: llava\nimages: {url_prefix: 'http://images.example/'}\n")
+    put(folder, "b.yaml", "talks", talks)
+    put(folder, "c.yaml", "m3it", talks)
+    (folder / "d.yaml").write_text(f"crawl: turkish\nlanguage: tr\nfiles: [list.parquet]\n{talks}")
     requests = tick(folder, instance).run_requests or []
     assert [(request.partition_key, request.job_name) for request in requests] == [
-        ("pairs", "ingest"), ("talks", "raw_pairs"),
+        ("pairs", "ingest"), ("talks", "ingest_translated_conversations"),
+        ("m3it", "ingest_conversations"), ("turkish", "ingest_conversations"),
     ]  # fmt: skip
 
 

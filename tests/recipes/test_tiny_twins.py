@@ -65,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def conversations(table: Path, languages: Sequence[str]) -> Path:
-    """Two-turn conversations about an image, the languages taking turns."""
+    """Two-turn conversations, the languages taking turns; every fifth is about no image."""
 
     def write(folder: Path) -> None:
         with ShardWriter(folder, "shard", 12) as writer:
@@ -78,7 +78,7 @@ def conversations(table: Path, languages: Sequence[str]) -> Path:
                 ]
                 uid = pair_uid(f"http://127.0.0.1/{index}.jpg", caption)
                 document = {"uid": uid, "source": "test", "turns": turns}
-                writer.add(uid, jpeg(scene), "jpg", document, [language])
+                writer.add(uid, None if index % 5 == 4 else jpeg(scene), "jpg", document, [language])
         write_index(folder / "index.parquet", writer.rows)
 
     return tables.publish(table, write)
