@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,9 @@ from models.chat import SPECIAL_TOKENS
 from models.language_model import SmallConfig, make_language_model
 from models.vision import VisionConfig
 from models.vision_language import VisionLanguageModel, make_visual_module
-from pipelines.answer.answerer import OwnModel
 from pipelines.answer.spec import STAGE, AnswerParameters, AnswerSpec
 from pipelines.benchmarks import answers, suite
-from pipelines.benchmarks.question import Asked, Key
+from pipelines.benchmarks.question import Key
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.lake.identity import file_sha256
@@ -124,28 +126,27 @@ def scores(answered: Path, benchmarks: Path) -> list[Any]:
 
 
 def test_a_killed_run_goes_on_after_its_last_whole_answer(
-    model: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, benchmarks: Path, tmp_path: Path
 ) -> None:
-    undisturbed = ask(model, benchmarks, tmp_path / "undisturbed", batch_size=8)
-    spec = spec_of(model, benchmarks, tmp_path / "killed", batch_size=8)
-    answer, calls = OwnModel.answer, 0
-
-    def killed(self: OwnModel, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        return answer(self, asked, max_new_tokens)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(OwnModel, "answer", killed)
-        execute(STAGE, spec)
-    (journal,) = (tmp_path / "killed/_work").glob("*/answers.jsonl")
-    written = journal.read_bytes()
-    journal.write_bytes(written[:-5])  # the last line is torn
+    undisturbed = ask(model, benchmarks, tmp_path / "undisturbed", batch_size=1)
+    spec = spec_of(model, benchmarks, tmp_path / "killed", batch_size=1)
+    document = tmp_path / "spec.json"
+    document.write_text(spec.model_dump_json())
+    command = [sys.executable, "-m", "pipelines.answer", str(document)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (journals := [*(tmp_path / "killed/_work").glob("*/answers.jsonl")]) or (
+            journals[0].stat().st_size == 0
+        ):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    written = journals[0].read_bytes()
+    assert 0 < written.count(b"\n") < len(undisturbed)
+    journals[0].write_bytes(written[:-5])  # the last line is torn, as a power cut leaves it
     execute(STAGE, spec)
     assert answers.read(tmp_path / "killed") == undisturbed
-    assert manifest.read(tmp_path / "killed").metrics["resumed_from"] == 63
+    assert manifest.read(tmp_path / "killed").metrics["resumed_from"] == written[:-5].count(b"\n")
 
 
 def test_answers_of_another_format_are_refused(model: Path, benchmarks: Path, tmp_path: Path) -> None:
