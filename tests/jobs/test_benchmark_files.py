@@ -1,0 +1,60 @@
+"""Published benchmark files and a model beside the recipe's own, as assets of a real Dagster instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from jobs.definitions import definitions
+from pipelines.benchmarks import answers
+from pipelines.benchmarks.plan import OtherModel, Source
+from pipelines.progress import QUIET_VARIABLE
+from pipelines.recipe import Recipe, read_recipe
+from pipelines.remote.spec import Server
+from tests.benchmarks import published
+from tests.chat_server import Answer, Call, serving
+from tests.dagster_home import TINY_RECIPE
+
+
+def with_benchmarks(recipe: Recipe, workspace: Path, base_url: str, files: dict[str, Path]) -> Recipe:
+    asked = recipe.benchmarks.model_copy(
+        update={
+            "sources": {"mmmb": Source(files=dict(files))},
+            "beside": {"served": OtherModel(server=Server(base_url=base_url, model="served-2026"))},
+        }
+    )
+    return recipe.model_copy(update={"workspace": workspace, "world": None, "benchmarks": asked})
+
+
+def test_published_files_are_held_and_a_model_beside_answers_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(QUIET_VARIABLE, "1")
+    for language in ("en", "tr"):
+        published.mmmb(tmp_path, language, count=4)
+    files = {f"mmmb_{language}.tsv": tmp_path / f"mmmb_{language}.tsv" for language in ("en", "tr")}
+
+    def script(_: Call) -> Answer:
+        return Answer("A")
+
+    with serving(script) as (server, base_url), dg.instance_for_test() as instance:
+        recipe = with_benchmarks(read_recipe(TINY_RECIPE), tmp_path / "data", base_url, files)
+        job = definitions(recipe).resolve_implicit_global_asset_job_def()
+        places = ("benchmarks/mmmb", "answers/served")
+        selection = [dg.AssetKey([recipe.name, *place.split("/")]) for place in places]
+
+        assert job.execute_in_process(instance=instance, asset_selection=selection).success
+        said = answers.read(tmp_path / "data/answers/served")
+        assert {(key[1], row["answer"]) for key, row in said.items()} >= {("en", "A"), ("tr", "A")}
+        # An item is asked in its next rotation only where the one before was right.
+        asked = sum(row["answer"] is not None for row in said.values())
+        assert 8 <= asked == len(server.calls) < len(said) == 2 * 4 * 4
+
+        # The schema and the digest of the first are what later files are held to.
+        published.mmmb(tmp_path, "tr", count=3)
+        again = job.execute_in_process(instance=instance, asset_selection=selection, raise_on_error=False)
+        assert not again.success
+        (failure, *_) = [event for event in again.all_events if event.is_step_failure]
+        assert "mmmb_tr.tsv" in str(failure.step_failure_data)
