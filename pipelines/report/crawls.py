@@ -32,6 +32,9 @@ BINS = 60
 LEDGERS = ("raw_pairs", "clip_scores", "filtered_pairs", "translations", "training_shards")
 """The spec's fields whose tables have ledgers, in the order in which rows go through them."""
 
+WORK_RATES = ("images_per_second", "pairs_per_second", "sentences_per_second")
+"""Metrics in which stages tell how fast they worked, without start and accounting."""
+
 
 def crawls(spec: ReportSpec) -> dict[str, Crawl]:
     """Every crawl that the report was given a table of."""
@@ -108,8 +111,9 @@ def _steps(spec: ReportSpec, name: str) -> list[Step]:
     for field in LEDGERS:
         tables = getattr(spec, field)
         if name in tables and (ledger := manifest.read(tables[name]).ledger) is not None:
-            seconds = manifest.read(tables[name]).seconds
-            steps.append(Step(stage=field, seconds=seconds, **ledger.model_dump()))
+            made = manifest.read(tables[name])
+            rates = {rate: value for rate in WORK_RATES if (value := made.metrics.get(rate))}
+            steps.append(Step(stage=field, seconds=made.seconds, work_rates=rates, **ledger.model_dump()))
     return steps
 
 

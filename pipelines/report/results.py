@@ -25,10 +25,16 @@ class Score(_Document):
 
 
 class Step(_Document):
-    """One stage's ledger: rows_in = kept + dropped; and how long the stage took."""
+    """One stage's ledger: rows_in = kept + dropped; and how long the stage took.
+
+    `seconds` is the wall time of the run that published the table: start, checks and accounting included, and without
+    what an interrupted run had done before. `work_rates` are what the stage itself measured while it worked:
+    images_per_second, pairs_per_second or sentences_per_second, of those that this run did.
+    """
 
     stage: str
     seconds: float
+    work_rates: dict[str, float] = {}
     rows_in: int
     kept: int
     dropped: dict[str, int]

@@ -223,7 +223,9 @@ def test_the_data_section_shows_statistics_and_a_sample_of_pairs(made: Path, pag
     for title in ("Top domains", "Resolution: shorter side, pixels", "Language of the caption"):
         assert title in page.text
     assert "Caption length, characters" not in page.text, "a dimension without counts is left out"
-    assert all(step.seconds > 0 for step in crawl.steps) and "Rows/s" in page.text
+    assert all(step.seconds > 0 for step in crawl.steps) and "Rows/s of the run" in page.text
+    assert [step.work_rates for step in crawl.steps if step.work_rates] == [{"pairs_per_second": 312.5}]
+    assert "312.5 pairs/s" in page.text
 
 
 def test_crawls_of_one_source_are_drawn_with_the_one_that_drifted(
