@@ -3,11 +3,12 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 OVERLAY ?= eks-a100
+IMAGE ?= docs/pictures/scene.jpg
 export DAGSTER_HOME ?= $(CURDIR)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart ui language-share new-crawl k8s-render preflight test lint types format lock clean
+.PHONY: help install quickstart chat ui language-share new-crawl k8s-render preflight test lint types format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +23,9 @@ $(VENV)/.installed: requirements.lock
 
 quickstart: install ## the whole chain on this machine, in minutes: a crawl goes in, a scored bilingual model comes out
 	$(VENV)/bin/dagster job execute -m jobs -j quickstart
+
+chat: install ## talk with the quickstart's model about an image: make chat IMAGE=my.png
+	$(PYTHON) -m pipelines.chat --model data/quickstart/finetuned/blend --image $(IMAGE)
 
 ui: install ## the Dagster web UI on http://127.0.0.1:3000
 	$(PYTHON) -m jobs.prepare

@@ -15,6 +15,7 @@ Names and scales of the weights are those that OpenBMB published, so that its ch
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ SUB = 1 << 20
 PAD, UNKNOWN, BEGIN, END = 0, 1, 6, 7
 """Ids of the published vocabulary. `BEGIN` opens each segment."""
 MAX_DEPTH = 8
+MOST_TOKENS = 3000
+"""Of prompt and answer together. Nothing in the model bounds them; VisCPM's code cuts prompts there."""
 RESIDUAL_SCALE = 1.05
 DISTANCE_SCALE = 16
 """Positions in the extended embeddings are stretched, so that few numbers turn far."""
@@ -344,6 +347,18 @@ class Head(nn.Module):
         return self._embedding[0].head(states)
 
 
+class Decoding(NamedTuple):
+    """How an answer is looked for."""
+
+    most: int
+    """Longest answer, in tokens."""
+    beams: int
+    end: int
+    """The token that ends an answer."""
+    length_penalty: float
+    repetition_penalty: float
+
+
 class CpmBee(nn.Module):
     """The whole model. `states` computes, `generate` answers."""
 
@@ -380,23 +395,32 @@ class CpmBee(nn.Module):
     @torch.inference_mode()
     def generate(
         self, *, ids: Tensor, inputs_embeds: Tensor, max_new_tokens: int, num_beams: int = 1,
-        eos_token_id: int = END, pad_token_id: int = PAD, length_penalty: float = 1.0, **_: Any,
+        eos_token_id: int = END, pad_token_id: int = PAD, length_penalty: float = 1.0,
+        repetition_penalty: float = 1.0, do_sample: bool = False, streamer: Any = None, **_: Any,
     ) -> Tensor:  # fmt: skip
         """Answers to left-padded prompts: (rows, tokens), filled up with `pad_token_id`; greedy, or the best beam.
 
-        A beam's score is its log probability divided by its length to the power of `length_penalty`.
+        A beam's score is its log probability divided by its length to the power of `length_penalty`;
+        `repetition_penalty` is CTRL's (Keskar et al. 2019, section 4.1), over the answer's own tokens.
+        `streamer` is given each token of a single greedy answer, and told its end, as transformers does it.
+
+        Raises:
+            ValueError: it is asked to sample, or to stream what is no single greedy answer.
         """
+        if do_sample:
+            raise ValueError("CPM-Bee answers greedily or by beams, and does not sample")
+        if streamer is not None and (num_beams > 1 or len(ids) > 1):
+            raise ValueError("only a single greedy answer is streamed")
+        decoding = Decoding(max_new_tokens, num_beams, eos_token_id, length_penalty, repetition_penalty)
         rows = [
-            self._best(
-                ids[row : row + 1], inputs_embeds[row : row + 1], max_new_tokens, num_beams, eos_token_id,
-                length_penalty,
-            )
+            self._best(ids[row : row + 1], inputs_embeds[row : row + 1], decoding, streamer)
             for row in range(len(ids))
-        ]  # fmt: skip
+        ]
         longest = max(map(len, rows))
         return torch.tensor([row + [pad_token_id] * (longest - len(row)) for row in rows], device=ids.device)
 
-    def _best(self, ids: Tensor, words: Tensor, most: int, beams: int, end: int, penalty: float) -> list[int]:
+    def _best(self, ids: Tensor, words: Tensor, decoding: Decoding, streamer: Any) -> list[int]:
+        most, beams, end, penalty, repetition = decoding
         layout, cache = layout_of(ids), Cache()
         states = self.encoder(words, self.position_bias(layout, layout).to(words.dtype), cache)
         scores = self.input_embedding.head(states[:, -1]).float().log_softmax(-1)[0]
@@ -408,6 +432,8 @@ class CpmBee(nn.Module):
         ]
         parents = [0] * beams
         for step in range(1, most + 1):
+            if streamer is not None:
+                streamer.put(torch.tensor(alive[0][1][-1:]))
             ended = [(score, tokens) for score, tokens in alive if tokens[-1] == end]
             found += [(score / len(tokens) ** penalty, tokens) for score, tokens in ended]
             going = [index for index, (_, tokens) in enumerate(alive) if tokens[-1] != end]
@@ -421,7 +447,8 @@ class CpmBee(nn.Module):
             newest = torch.tensor([[tokens[-1]] for _, tokens in alive], device=ids.device)
             embedded = self.input_embedding(newest).to(words.dtype)
             states = self.encoder(embedded, self.position_bias(query, layout).to(words.dtype), cache)
-            scores = self.input_embedding.head(states[:, -1]).float().log_softmax(-1)
+            logits = self.input_embedding.head(states[:, -1]).float()
+            scores = penalised(logits, [tokens for _, tokens in alive], repetition).log_softmax(-1)
             total = scores + torch.tensor([score for score, _ in alive], device=ids.device).unsqueeze(1)
             best = total.flatten().topk(beams)
             parents = (best.indices // total.shape[1]).tolist()
@@ -430,8 +457,22 @@ class CpmBee(nn.Module):
                 (score, [*alive[parent][1], token])
                 for score, parent, token in zip(best.values.tolist(), parents, tokens, strict=True)
             ]
+        if streamer is not None:
+            streamer.end()
         found += [(score / len(tokens) ** penalty, tokens) for score, tokens in alive]
         return max(found, key=lambda one: one[0])[1]
+
+
+def penalised(logits: Tensor, answers: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Logits (rows, vocabulary) with the tokens that a row's answer has made less likely by `penalty`."""
+    if penalty == 1:
+        return logits
+    changed = logits.clone()
+    for row, tokens in enumerate(answers):
+        said = torch.tensor(sorted(set(tokens)), device=logits.device)
+        values = logits[row, said]
+        changed[row, said] = torch.where(values < 0, values * penalty, values / penalty)
+    return changed
 
 
 def _grown(layout: Layout, rows: int) -> Layout:

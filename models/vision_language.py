@@ -20,7 +20,7 @@ from models.backbone import Backbone
 from models.chat import IGNORED
 from models.chat_folder import LANGUAGE_FOLDER, Vocabulary, make_chat
 from models.chat_template import Chat, Name
-from models.cpm_bee import CpmBee
+from models.cpm_bee import MOST_TOKENS, CpmBee
 from models.language_model import Supervision, supervised_losses
 from models.multilingual_moe import MultilingualMoE
 from models.packing import Packing
@@ -79,6 +79,14 @@ class VisionLanguageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.visual.parameters()).device
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens of prompt and answer together that the language model was made for; None where it does not say."""
+        if isinstance(self.language_model, CpmBee):
+            return MOST_TOKENS
+        found: int | None = getattr(self.language_model.config, "max_position_embeddings", None)
+        return found
 
     def parts(self) -> dict[str, list[parts.NamedParameter]]:
         """Every parameter, in exactly one named part (`models.parts`)."""
@@ -179,12 +187,22 @@ class VisionLanguageModel(nn.Module):
                 answers[index] = reply
         return answers
 
-    @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Sequence[int]], seen: Tensor | None, *, max_new_tokens: int,
         labels: Sequence[Sequence[int]] | None = None, beams: int = 1, **settings: Any,
     ) -> list[str]:  # fmt: skip
-        """The answers to prompts of token ids.
+        """The answers to prompts of token ids, as words; arguments as for `generate_ids`."""
+        tokens = self.generate_ids(
+            prompts, seen, max_new_tokens=max_new_tokens, labels=labels, beams=beams, **settings
+        )
+        return [self.chat.decode(row) for row in tokens.tolist()]
+
+    @torch.inference_mode()
+    def generate_ids(
+        self, prompts: Sequence[Sequence[int]], seen: Tensor | None, *, max_new_tokens: int,
+        labels: Sequence[Sequence[int]] | None = None, beams: int = 1, **settings: Any,
+    ) -> Tensor:  # fmt: skip
+        """The answers to prompts of token ids: (rows, tokens), each with its end, if it came to one, then padding.
 
         Args:
             seen: states of all their images, in order; any number per prompt.
@@ -197,12 +215,12 @@ class VisionLanguageModel(nn.Module):
         ids, mask = ids.to(self.device), mask.to(self.device)
         # CPM-Bee reads its mask and its positions off the ids.
         own = {"ids": ids} if isinstance(self.language_model, CpmBee) else {}
-        tokens = self.language_model.generate(
+        tokens: Tensor = self.language_model.generate(
             **own, inputs_embeds=self.embed(ids, seen, labels=known), attention_mask=mask,
             max_new_tokens=max_new_tokens, do_sample=settings.pop("do_sample", False), num_beams=beams,
             eos_token_id=self.chat.end_id, pad_token_id=self.pad_id, **settings,
         )  # fmt: skip
-        return [self.chat.decode(row) for row in tokens.tolist()]
+        return tokens
 
     def save(self, folder: Path) -> None:
         """Write the model: language_model/ (a transformers folder), the visual module, and the chat template."""

@@ -119,6 +119,8 @@ class Inference(Section):
 
     beams: int = Field(1, ge=1)
     max_new_tokens: int = Field(512, ge=1)
+    repetition_penalty: float = Field(1.0, ge=1, description="by which tokens of the answer so far lose")
+    length_penalty: float = Field(1.0, description="power of its length that a beam's score is divided by")
 
 
 class Translation(Section):

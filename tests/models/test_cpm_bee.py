@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import CpmAntConfig
+from transformers import CpmAntConfig, RepetitionPenaltyLogitsProcessor
 from transformers.models.cpmant.modeling_cpmant import CpmAntAttention
 
 from models.cpm_bee import (
@@ -19,6 +20,7 @@ from models.cpm_bee import (
     CpmBeeConfig,
     distance_bucket,
     layout_of,
+    penalised,
     segment_bucket,
     turned,
 )
@@ -214,3 +216,47 @@ def test_the_published_size_is_ten_billion() -> None:
         model = CpmBee(CpmBeeConfig())
 
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(9.5e9, rel=0.05)
+
+
+def generated(model: CpmBee, **settings: Any) -> list[int]:
+    ids = torch.tensor([IDS[:22]])
+    found = model.generate(ids=ids, inputs_embeds=model.input_embedding(ids), max_new_tokens=6, **settings)
+    return found[0].tolist()
+
+
+class Collected:
+    """What `generate` streams."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.ended = False
+
+    def put(self, value: Tensor) -> None:
+        self.tokens += value.tolist()
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def test_a_greedy_answer_is_streamed_token_by_token(model: CpmBee) -> None:
+    streamed = Collected()
+    assert generated(model, streamer=streamed) == streamed.tokens
+    assert streamed.ended and streamed.tokens
+
+
+def test_what_cannot_be_done_is_refused_not_ignored(model: CpmBee) -> None:
+    with pytest.raises(ValueError, match="does not sample"):
+        generated(model, do_sample=True)
+    with pytest.raises(ValueError, match="single greedy answer"):
+        generated(model, num_beams=2, streamer=Collected())
+
+
+def test_repetition_is_penalised_by_the_published_formula(model: CpmBee) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 40, generator=generator)
+    said = [[3, 3, 7], [39, 0, 5]]
+    expected = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor(said), logits.clone())
+    torch.testing.assert_close(penalised(logits, said, 1.3), expected)
+    assert penalised(logits, said, 1.0) is logits
+    plain, other = generated(model), generated(model, repetition_penalty=50.0)
+    assert len(set(plain)) < len(plain) and len(set(other)) == len(other)

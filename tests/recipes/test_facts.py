@@ -46,7 +46,7 @@ def test_viscpm_is_trained_as_the_paper_says(name: str, steps: int) -> None:
     assert set(stages.tuning.learning_rates) == {"visual", "language_model"}
     languages = {name: source.languages for name, source in stages.tuning.sources.items()}
     assert languages == {"llava_150k": ["en", "zh"], "unimm_chat": ["en", "zh"], "m3it": ["en"]}
-    assert stages.inference.beams == 3
+    assert (stages.inference.beams, stages.inference.repetition_penalty) == (3, 1.1)
     assert stages.filter.threshold == 0.18
 
 
