@@ -14,18 +14,18 @@ from pipelines.benchmark_files import spec as benchmark_files
 from pipelines.benchmark_files.spec import Published
 from pipelines.benchmarks.plan import Source
 from pipelines.errors import BadInput
-from pipelines.recipe import Recipe
+from pipelines.recipe import Chain
 from pipelines.stage import StageSpec
 
 FOLDER = "benchmarks"
 
 
-def benchmark_files_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
+def benchmark_files_assets(recipe: Chain, layout: Layout) -> list[StageAsset]:
     """One asset per benchmark that the recipe names files of."""
     return [_asset(recipe, layout, name, source) for name, source in recipe.benchmarks.sources.items()]
 
 
-def _asset(recipe: Recipe, layout: Layout, name: str, source: Source) -> StageAsset:
+def _asset(recipe: Chain, layout: Layout, name: str, source: Source) -> StageAsset:
     translator = ("foundations", "translator")
 
     def spec(_: str) -> StageSpec:
@@ -55,7 +55,7 @@ def _asset(recipe: Recipe, layout: Layout, name: str, source: Source) -> StageAs
     )
 
 
-def tables(recipe: Recipe, layout: Layout) -> dict[str, Path]:
+def tables(recipe: Chain, layout: Layout) -> dict[str, Path]:
     """The tables whose benchmarks are asked, by name.
 
     Raises:
@@ -73,13 +73,13 @@ def tables(recipe: Recipe, layout: Layout) -> dict[str, Path]:
     return found
 
 
-def keys(recipe: Recipe, layout: Layout) -> list[dg.AssetKey]:
+def keys(recipe: Chain, layout: Layout) -> list[dg.AssetKey]:
     """The assets of these tables."""
     world = [WORLD_KEY] if recipe.world is not None else []
     return [*world, *(layout.key(FOLDER, name) for name in recipe.benchmarks.sources)]
 
 
-def languages(recipe: Recipe) -> list[str]:
+def languages(recipe: Chain) -> list[str]:
     """The languages to ask in: the recipe's, and those of the published files."""
     found = dict.fromkeys(recipe.languages) if recipe.world is not None else {}
     for source in recipe.benchmarks.sources.values():

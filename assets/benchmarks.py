@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +16,7 @@ from pipelines.benchmarks.plan import OtherModel
 from pipelines.download.spec import NAME as RAW_PAIRS
 from pipelines.filter.spec import NAME as FILTERED_PAIRS
 from pipelines.lake import manifest as manifests
-from pipelines.recipe import Recipe
+from pipelines.recipe import Chain
 from pipelines.report import spec as report
 from pipelines.score.spec import NAME as CLIP_SCORES
 from pipelines.score_answers import spec as score_answers
@@ -26,12 +26,13 @@ from pipelines.translate.spec import NAME as TRANSLATIONS
 
 CRAWL_TABLES = (RAW_PAIRS, CLIP_SCORES, FILTERED_PAIRS, TRANSLATIONS, TRAINING_SHARDS)
 """What the report tells of each crawl; also the names of the report's inputs."""
+CRAWL_KEYS = tuple(dg.AssetKey(name) for name in CRAWL_TABLES)
 Place = tuple[str, ...]
 """Where a table lies below the workspace; also its asset's key, below the recipe's name."""
 
 
 def answers_asset(
-    recipe: Recipe, layout: Layout, model: Place | OtherModel, place: Place, group: str
+    recipe: Chain, layout: Layout, model: Place | OtherModel, place: Place, group: str
 ) -> StageAsset:
     """What a model answers to every benchmark question: the recipe's at this place, or one beside it."""
     languages = benchmark_files.languages(recipe)
@@ -64,7 +65,7 @@ def answers_asset(
 
 
 def score_assets(
-    recipe: Recipe,
+    recipe: Chain,
     layout: Layout,
     *,
     models: Mapping[str, Place],
@@ -73,8 +74,13 @@ def score_assets(
     folder: Place = (),
     parameters: report.ReportParameters,
     group: str = "benchmark",
+    foundations: Sequence[str] = FOUNDATIONS,
+    crawls: Sequence[dg.AssetKey] = CRAWL_KEYS,
 ) -> list[StageAsset]:
-    """The scores of some models, and the report on them; each mapping goes by the model's name."""
+    """The scores of some models, and the report on them; each mapping goes by the model's name.
+
+    `crawls`: the assets of the crawls that the report tells of.
+    """
     scores = layout.table(*folder, score_answers.NAME)
     world = layout.table("world")
     plan = recipe.benchmarks
@@ -98,7 +104,7 @@ def score_assets(
             output=layout.table(*folder, report.NAME),
             **{name: layout.crawls_with(name) for name in CRAWL_TABLES},
             truth=truth,
-            foundations={name: layout.table("foundations", name) for name in FOUNDATIONS},
+            foundations={name: layout.table("foundations", name) for name in foundations},
             test_sets=_tables(layout, test_sets),
             instruction_mixes=_tables(layout, mixes),
             models=_tables(layout, models),
@@ -140,7 +146,7 @@ def score_assets(
             upstream=[
                 scores_key,
                 *(layout.key(*place) for place in [*mixes.values(), *models.values(), *test_sets.values()]),
-                *(dg.AssetKey(name) for name in CRAWL_TABLES),
+                *crawls,
             ],
             checks=[checks.checksums()],
             kinds=frozenset({"python", "html"}),

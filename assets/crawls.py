@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pipelines.facts import spec as facts
 from pipelines.filter import spec as filtering
 from pipelines.lake import location
 from pipelines.lake import manifest as manifests
-from pipelines.recipe import Recipe
+from pipelines.recipe import Chain
 from pipelines.score import spec as score
 from pipelines.shard import spec as shard
 from pipelines.stage import StageSpec
@@ -31,7 +32,7 @@ WORLD_MANIFEST = "crawl.yaml"
 """The manifest of the world's first crawl, in the world's table."""
 
 
-def world_asset(recipe: Recipe, layout: Layout) -> list[StageAsset]:
+def world_asset(recipe: Chain, layout: Layout) -> list[StageAsset]:
     """The world, whose first crawl it registers; none for a recipe that has no world."""
     if recipe.world is None:
         return []
@@ -59,8 +60,11 @@ def world_asset(recipe: Recipe, layout: Layout) -> list[StageAsset]:
     ]
 
 
-def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
-    """The tables of a crawl, each from those before it: six of pairs; of conversations four."""
+def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = ()) -> list[StageAsset]:
+    """The tables of a crawl, each from those before it: six of pairs; of conversations four.
+
+    `untranslated`: crawls of conversations in the pivot language that stay in it.
+    """
     at = layout.crawl_table
     raw_pairs, clip_scores, pair_facts, filtered_pairs, translations, training_shards = (
         stage.NAME for stage in (download, score, facts, filtering, translate, shard)
@@ -132,7 +136,7 @@ def crawl_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
         )
 
     def talks_spec(crawl: str) -> StageSpec:
-        layout.check_translated(crawl, recipe.pivot_language, recipe.tuning.untranslated)
+        layout.check_translated(crawl, recipe.pivot_language, untranslated)
         translation = recipe.translation
         return conversations.ConversationSpec(
             output=at(crawl, talks),

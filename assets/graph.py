@@ -21,7 +21,7 @@ from assets.training import (
 )
 from assets.translation_benchmarks import translation_benchmark_assets
 from pipelines.errors import BadInput
-from pipelines.recipe import DEFAULT_RESOURCES, Recipe
+from pipelines.recipe import DEFAULT_RESOURCES, Chain, Recipe
 from pipelines.report.spec import ReportParameters
 
 SWEEP = "language_share"
@@ -53,7 +53,7 @@ def graph(recipe: Recipe) -> Graph:
 
     assets = [
         *world_asset(recipe, layout),
-        *crawl_assets(recipe, layout),
+        *crawl_assets(recipe, layout, recipe.tuning.untranslated),
         *foundation_assets(recipe, layout),
         *benchmark_files_assets(recipe, layout),
         pretraining_plan_asset(recipe, layout),
@@ -103,7 +103,7 @@ def graph(recipe: Recipe) -> Graph:
     return Graph(recipe, layout, tuple(assets), layout.key("report"), layout.key(SWEEP, "report"))
 
 
-def with_resources(recipe: Recipe, assets: list[StageAsset]) -> list[StageAsset]:
+def with_resources(recipe: Chain, assets: list[StageAsset]) -> list[StageAsset]:
     """Each asset with what the recipe asks for its stage.
 
     Raises:

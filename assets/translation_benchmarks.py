@@ -5,18 +5,18 @@ from __future__ import annotations
 from assets import checks
 from assets.layout import Layout
 from assets.stage_asset import StageAsset
-from pipelines.recipe import Recipe
+from pipelines.recipe import Chain
 from pipelines.stage import StageSpec
 from pipelines.translation_benchmark import spec as translation_benchmark
 from pipelines.translation_benchmark.spec import TestSet
 
 
-def translation_benchmark_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
+def translation_benchmark_assets(recipe: Chain, layout: Layout) -> list[StageAsset]:
     """BLEU and chrF of the recipe's translator on each of its test sets."""
     return [_asset(recipe, layout, test_set) for test_set in recipe.translation.test_sets]
 
 
-def places(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+def places(recipe: Chain) -> dict[str, tuple[str, ...]]:
     """Where the scores on each test set lie; also the ends of their assets' keys."""
     return {_name(one): (translation_benchmark.NAME, _name(one)) for one in recipe.translation.test_sets}
 
@@ -25,7 +25,7 @@ def _name(test_set: TestSet) -> str:
     return f"{test_set.name}_{test_set.pair}".replace("-", "_")
 
 
-def _asset(recipe: Recipe, layout: Layout, test_set: TestSet) -> StageAsset:
+def _asset(recipe: Chain, layout: Layout, test_set: TestSet) -> StageAsset:
     place = (translation_benchmark.NAME, _name(test_set))
 
     def spec(_: str) -> StageSpec:

@@ -17,9 +17,12 @@ from jobs.janitor import janitor_job, janitor_schedule
 from jobs.register_crawl import register_crawl_job
 from jobs.schedules import refilter_schedule
 from jobs.sensors import new_crawls_sensor
+from jobs.systems import system_definitions
 from pipelines.conversations.spec import NAME as TRANSLATED_CONVERSATIONS
 from pipelines.download.spec import NAME as RAW_PAIRS
-from pipelines.recipe import Recipe, read_recipe
+from pipelines.recipe import Recipe
+from pipelines.systems.read import read_any
+from pipelines.systems.recipe import System
 
 RECIPE_VARIABLE = "RECIPE"
 """Names the recipe file that the code location is made from."""
@@ -30,17 +33,19 @@ FILTERING = ("clip_scores", *CURATION)
 DEFAULT_RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
 
 
-def active_recipe() -> Recipe:
+def active_recipe() -> Recipe | System:
     """The recipe that the environment names, or the quickstart's.
 
     Raises:
         BadInput: the recipe is missing or malformed.
     """
-    return read_recipe(Path(os.environ.get(RECIPE_VARIABLE) or DEFAULT_RECIPE))
+    return read_any(Path(os.environ.get(RECIPE_VARIABLE) or DEFAULT_RECIPE))
 
 
-def definitions(recipe: Recipe) -> dg.Definitions:
+def definitions(recipe: Recipe | System) -> dg.Definitions:
     """Everything that Dagster shows and runs for `recipe`."""
+    if isinstance(recipe, System):
+        return system_definitions(recipe)
     made = graph(recipe)
     ingestion, refilter = crawl_jobs(made)
     own_crawls = () if recipe.world is None else (recipe.world.crawl,)

@@ -17,6 +17,7 @@ from assets.console import table
 from assets.graph import SWEEP, graph
 from assets.partitions import registered
 from assets.stage_asset import StageAsset
+from assets.systems.graph import system_graph
 from jobs.definitions import active_recipe
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 from pipelines.fingerprint import input_versions
@@ -26,8 +27,10 @@ from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, read_cluster
 from pipelines.launch.estimate import Estimate
 from pipelines.launch.preflight import problems
-from pipelines.recipe import Recipe, read_recipe
+from pipelines.recipe import Recipe
 from pipelines.stage import why_not_reusable
+from pipelines.systems.read import read_any
+from pipelines.systems.recipe import System
 
 
 def examine(declared: StageAsset, crawl: str, *, inputs_to_come: bool) -> tuple[Estimate, list[str]]:
@@ -46,12 +49,13 @@ def examine(declared: StageAsset, crawl: str, *, inputs_to_come: bool) -> tuple[
         return taken, [] if inputs_to_come else [f"{name}: {error}"]
 
 
-def examine_all(recipe: Recipe, crawls: list[str], sweep: bool) -> tuple[list[Estimate], list[str]]:
+def examine_all(recipe: Recipe | System, crawls: list[str], sweep: bool) -> tuple[list[Estimate], list[str]]:
     """Every table of the recipe, in the order of the graph."""
     taken: list[Estimate] = []
     wrong: list[str] = []
     to_be_made: set[dg.AssetKey] = set()
-    for declared in graph(recipe).assets:
+    made = system_graph(recipe) if isinstance(recipe, System) else graph(recipe)
+    for declared in made.assets:
         if SWEEP in declared.key.path and not sweep:
             continue
         for crawl in crawls if declared.by_crawl else [""]:
@@ -88,7 +92,7 @@ def report(taken: list[Estimate], cluster: Cluster) -> str:
 
 
 def preflight(
-    recipe: Recipe, cluster: Cluster, crawls: list[str], *, budget: float | None, sweep: bool = False
+    recipe: Recipe | System, cluster: Cluster, crawls: list[str], *, budget: float | None, sweep: bool = False
 ) -> str:
     """The report.
 
@@ -119,10 +123,10 @@ def main() -> None:
     parser.add_argument("--sweep", action="store_true", help="with the sweep over shares of translations")
     arguments = parser.parse_args()
     try:
-        recipe = read_recipe(arguments.recipe) if arguments.recipe else active_recipe()
+        recipe = read_any(arguments.recipe) if arguments.recipe else active_recipe()
         with dg.DagsterInstance.get() as instance:
             crawls = arguments.crawl or registered(instance)
-        if not crawls and recipe.world is not None:
+        if not crawls and isinstance(recipe, Recipe) and recipe.world is not None:
             crawls = [recipe.world.crawl]
         preflight(
             recipe, read_cluster(arguments.cluster), crawls, budget=arguments.budget, sweep=arguments.sweep

@@ -13,12 +13,13 @@ from assets.partitions import CRAWLS
 from jobs.definitions import active_recipe
 from pipelines.errors import BadInput
 from pipelines.recipe import Recipe
+from pipelines.systems.recipe import System
 
 
-def prepare(recipe: Recipe, instance: dg.DagsterInstance) -> None:
+def prepare(recipe: Recipe | System, instance: dg.DagsterInstance) -> None:
     """Register the crawl of the recipe's world, and make the folder that the sensor watches."""
     recipe.crawls_folder.mkdir(parents=True, exist_ok=True)
-    if recipe.world is not None:
+    if isinstance(recipe, Recipe) and recipe.world is not None:
         instance.add_dynamic_partitions(str(CRAWLS.name), [recipe.world.crawl])
 
 

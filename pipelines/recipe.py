@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -116,8 +117,8 @@ class Screening(Section):
     nsfw_scores: list[Path] = Field([], description="take effect with `filter.most_nsfw`")
 
 
-class Recipe(Section):
-    """From a crawl to a scored model."""
+class Chain(Section):
+    """What every chain from crawls to scores has, whatever model is trained in it."""
 
     name: str = Field(pattern=NAME_PATTERN, description="also the name of the main job")
     description: str = ""
@@ -141,11 +142,6 @@ class Recipe(Section):
     limits: Limits = Limits()
     translation: Translation = Translation()
     shards: ShardParameters = ShardParameters()
-    language_model: LanguageModel
-    vision: VisionParameters = VisionParameters()
-    pretraining: Pretraining
-    tuning: Tuning
-    language_share: LanguageShare = LanguageShare()
     benchmarks: Benchmarks = Benchmarks()
     resources: dict[str, Resources] = Field(
         {}, description="what a stage asks of a cluster, by the stage's name; `default` for the others"
@@ -161,12 +157,22 @@ class Recipe(Section):
         return [self.pivot_language, *self.target_languages]
 
     @model_validator(mode="after")
-    def _languages_agree(self) -> Recipe:
+    def _languages_agree(self) -> Self:
         if self.pivot_language in self.target_languages:
             raise ValueError(f"the pivot language {self.pivot_language!r} cannot be a target language too")
         if self.world is not None and (missing := set(self.languages) - set(self.world.languages)):
             raise ValueError(f"world.languages lacks {', '.join(sorted(missing))}")
         return self
+
+
+class Recipe(Chain):
+    """From a crawl to a scored model, all of whose parts are made here."""
+
+    language_model: LanguageModel
+    vision: VisionParameters = VisionParameters()
+    pretraining: Pretraining
+    tuning: Tuning
+    language_share: LanguageShare = LanguageShare()
 
 
 def read_recipe(path: Path) -> Recipe:

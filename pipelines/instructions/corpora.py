@@ -29,6 +29,8 @@ from pipelines.progress import Progress
 
 BEYOND_SHARE = "beyond_share"
 """Left out so that the share of translated samples holds; it is there for a mix of another share."""
+OTHER_LANGUAGE = "other_language"
+"""The mix takes the corpus in other languages: its translation alone, say."""
 
 Turns = list[dict[str, str]]
 
@@ -51,6 +53,7 @@ def add(
     counts: dict[str, Counts] = {}
     dropped: list[dict[str, str]] = []
     for name in sorted(spec.corpora):
+        languages = spec.languages.get(name)
         progress.start(f"corpus {name}", unit="conversation")
         taken = _taken(spec, name)
         written: Counter[str] = Counter()
@@ -58,13 +61,14 @@ def add(
         for conversation, versions in _with_translations(spec, name):
             for language, turns in versions.items():
                 uid = pair_uid(conversation.uid, language)
-                if uid not in taken:
+                wanted = languages is None or language in languages
+                if not wanted or uid not in taken:
                     dropped.append(
                         {
                             "id": conversation.uid,
                             "language": language,
                             "question": turns[0]["question"],
-                            "reason": BEYOND_SHARE,
+                            "reason": BEYOND_SHARE if wanted else OTHER_LANGUAGE,
                         }
                     )
                     continue
@@ -100,9 +104,9 @@ class _Taken:
 
 
 def _taken(spec: InstructionSpec, name: str) -> _All | _Taken:
-    """Which samples of a corpus enter the mix; of one without translations, all."""
+    """Which samples of a corpus enter the mix; of one without translations, or whose languages are named, all."""
     table = spec.translations.get(name)
-    if table is None:
+    if table is None or name in spec.languages:
         return _All()
     own = manifest.read(spec.corpora[name]).metrics.get("language", spec.parameters.pivot_language)
     of_corpus = untranslated(spec.corpora[name], spec.filtered.get(name))

@@ -67,6 +67,9 @@ class InstructionSpec(StageSpec):
     translations: dict[str, InputTable] = Field(
         {}, description="by the name of a corpus: the table translated_conversations made of it"
     )
+    languages: dict[str, list[Language]] = Field(
+        {}, description="by the name of a corpus: it is taken whole, in these languages, whatever the share"
+    )
     translator: InputTable | None = Field(
         None, description="the table foundations/translator; not needed for share 0"
     )
@@ -82,7 +85,7 @@ class InstructionSpec(StageSpec):
     def _sources(self) -> Self:
         if self.world is None and not self.corpora:
             raise ValueError("name a `world`, or `corpora`")
-        for name in ("filtered", "translations"):
+        for name in ("filtered", "translations", "languages"):
             if unknown := sorted(getattr(self, name).keys() - self.corpora.keys()):
                 raise ValueError(f"`{name}` of {', '.join(unknown)}, which `corpora` does not name")
         return self

@@ -15,11 +15,27 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from models.architecture import Architecture, Section
+from pipelines.benchmarks.plan import Benchmarks
 from pipelines.crawls import CRAWL_PATTERN, LANGUAGE_PATTERN
 from pipelines.documents import load_document, validated
+from pipelines.download.spec import DownloadParameters
 from pipelines.errors import BadInput
+from pipelines.facts.spec import FactsParameters
+from pipelines.launch.spec import Resources
+from pipelines.recipe import Limits, Screening
+from pipelines.remote.spec import Conduct
+from pipelines.score.spec import ScoreParameters
+from pipelines.shard.spec import ShardParameters
+from pipelines.translate.spec import Decoding, GuardLimits, RemoteTranslation
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,59}$"
+PROMPTS = {
+    "en": [
+        "Describe the image.", "What does the picture show?", "Write a caption for this image.",
+        "Say briefly what can be seen.", "Sum the picture up in one sentence.",
+    ],
+    "zh": ["描述这张图片。", "图中有什么？", "为这张图片写一句说明。", "简要说说你看到了什么。", "用一句话概括这张图片。"],
+}  # fmt: skip
 DEEPEST = 8
 """Most files in a chain of `extends`; more is taken for a circle."""
 
@@ -32,7 +48,15 @@ class Source(Section):
     languages: list[str] = Field(
         ["en"], min_length=1, description="of the texts; what is not the crawl's own language is translated"
     )
+    crawl_language: str | None = Field(
+        None, pattern=LANGUAGE_PATTERN, description="the crawls' own language; none: the first of `languages`"
+    )
     weight: float | None = Field(None, gt=0, le=1, description="share of the samples drawn; none: by size")
+
+    @property
+    def own_language(self) -> str:
+        """The language that the crawls come in."""
+        return self.crawl_language or self.languages[0]
 
 
 class Training(Section):
@@ -57,7 +81,12 @@ class Training(Section):
     zero_stage: Literal[0, 1, 2, 3] = 2
     precision: Literal["bf16", "fp32", "auto"] = "bf16"
     gradient_checkpointing: bool = False
-    text_tokens: int = Field(2048, ge=16, description="longest sample, in tokens")
+    text_tokens: int = Field(
+        2048, ge=16, description="longest sample, in tokens, its images' among them; longer ones are left out"
+    )
+    pack_tokens: int | None = Field(
+        None, ge=16, description="most tokens of a row that samples are packed into; none: a sample is a row"
+    )
     mean_tokens: int = Field(128, ge=1, description="of a sample's text: what the dry run reckons with")
 
     @model_validator(mode="after")
@@ -131,13 +160,17 @@ class Translation(Section):
         None,
         description="name of a language model behind an OpenAI-compatible server that translates instead",
     )
+    server: RemoteTranslation | None = Field(None, description="that server")
+    guard: GuardLimits = GuardLimits()
+    decoding: Decoding = Decoding()
+    conduct: Conduct = Field(Conduct(), description="how the server is asked")
 
 
 class Filter(Section):
-    """What the filter keeps of native pairs."""
+    """What the filter keeps of native pairs. Pairs in the pivot language are scored too, and kept whatever their score."""
 
-    clip: str = "OFA-Sys/chinese-clip-vit-huge-patch14"
-    threshold: float = 0.18
+    clip: str = Field("OFA-Sys/chinese-clip-vit-huge-patch14", description="hub id or path")
+    threshold: float = Field(0.18, ge=-1, le=1)
 
 
 class System(Section):
@@ -156,6 +189,21 @@ class System(Section):
     inference: Inference = Inference()
     translation: Translation = Translation()
     filter: Filter = Filter()
+    prompts: dict[str, list[str]] = Field(
+        PROMPTS, description="requests that a caption answers in pretraining, by language"
+    )
+    workspace: Path | None = Field(None, description="folder of all tables; none: data/NAME")
+    crawls_folder: Path = Field(Path("crawls"), description="holds the manifest of each crawl: CRAWL.yaml")
+    download: DownloadParameters = DownloadParameters()
+    score: ScoreParameters = ScoreParameters()
+    facts: FactsParameters = FactsParameters()
+    screening: Screening = Screening()
+    limits: Limits = Limits()
+    shards: ShardParameters = ShardParameters()
+    benchmarks: Benchmarks = Benchmarks()
+    resources: dict[str, Resources] = Field(
+        {}, description="what a stage asks of a cluster, by its name; trainings without get `hardware.gpus`"
+    )
     published: dict[str, dict[str, float]] = Field(
         {}, description="benchmark -> language -> the paper's score, to hold a full run against"
     )
@@ -163,6 +211,19 @@ class System(Section):
     @model_validator(mode="after")
     def _languages_agree(self) -> Self:
         known = {self.pivot_language, *self.target_languages}
+        crawls = [
+            crawl
+            for stage in self.stages.values()
+            for source in stage.sources.values()
+            for crawl in source.crawls
+        ]
+        if twice := sorted({crawl for crawl in crawls if crawls.count(crawl) > 1}):
+            raise ValueError(f"these crawls stand in several sources: {', '.join(twice)}")
+        if any(source.weight is not None for source in self.tuning.sources.values()):
+            raise ValueError("tuning blends its sources by size: leave their `weight` out")
+        captions = {language for source in self.pretraining.sources.values() for language in source.languages}
+        if silent := sorted(language for language in captions if not self.prompts.get(language)):
+            raise ValueError(f"`prompts` has no request for a caption in {', '.join(silent)}")
         for stage in (self.pretraining, self.tuning):
             for name, source in stage.sources.items():
                 if strange := set(source.languages) - known:
@@ -173,6 +234,16 @@ class System(Section):
                     if not re.match(CRAWL_PATTERN, crawl):
                         raise ValueError(f"the source {name!r} names no crawl: {crawl!r}")
         return self
+
+    @property
+    def identifier(self) -> str:
+        """The name as Dagster takes it, without hyphens: of the main job, and before all assets."""
+        return self.name.replace("-", "_")
+
+    @property
+    def folder(self) -> Path:
+        """Where all its tables lie."""
+        return self.workspace or Path("data") / self.name
 
     @property
     def stages(self) -> dict[str, Training]:

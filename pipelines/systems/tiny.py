@@ -15,7 +15,6 @@ from models.architecture import (
     Visual,
 )
 from pipelines.systems.recipe import System, Training
-from pipelines.training.spec import Optimisation
 
 WIDTH, LAYERS, HEADS, INNER = 32, 2, 2, 64
 STEPS, BATCH = 3, 4
@@ -84,26 +83,4 @@ def _training(training: Training) -> Training:
             "warmup_share": None,
             "warmup_steps": 1,
         }
-    )
-
-
-def optimisation(
-    training: Training, *, mixture: dict[str, float] | None = None, gpus: int = 1
-) -> Optimisation:
-    """What the trainer is told of a recipe's stage. `mixture`: weight of each table of shards, by its name."""
-    rows = training.batch_size // gpus
-    return Optimisation(
-        steps=training.total_steps,
-        batch_size=training.batch_size,
-        micro_batch=min(training.per_gpu or rows, rows),
-        mixture=mixture or {},
-        learning_rates=training.learning_rates,
-        warmup_steps=training.warmup,
-        final_fraction=0.0 if training.schedule == "cosine" else 1.0,
-        weight_decay=training.weight_decay,
-        betas=training.betas,
-        gradient_clipping=training.gradient_clipping,
-        zero_stage=training.zero_stage,
-        precision=training.precision,
-        activation_checkpointing=training.gradient_checkpointing,
     )

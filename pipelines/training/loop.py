@@ -300,9 +300,18 @@ class _Run:
 def _plan_of(samples: Samples, optimisation: Optimisation) -> PackPlan:
     measures = measure(samples)
     everything = np.arange(len(samples))
+    if optimisation.sample_tokens is not None:
+        everything = everything[measures.tokens <= optimisation.sample_tokens]
+    if not len(everything):
+        raise BadInput(
+            "no sample can be trained on", where="optimisation.sample_tokens",
+            remedy="name training data, and let samples be as long as they are",
+        )  # fmt: skip
     if optimisation.pack_tokens is None:
         # Rows are padded to the longest of a batch, so samples of like length go together.
-        likes = PoolOfLikes(everything, (optimisation.seed,), measures.tokens, optimisation.batch_size)
+        likes = PoolOfLikes(
+            everything, (optimisation.seed,), measures.tokens[everything], optimisation.batch_size
+        )
         order = Order([likes], [1.0])
     else:
         order = make_order({"all": everything}, None, optimisation.seed)

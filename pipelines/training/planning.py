@@ -30,7 +30,7 @@ from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.training.order import make_order
 from pipelines.training.plan import PLAN_FILE, Measures, PackPlan, read_plan, write_plan
-from pipelines.training.spec import PLAN, PlanSpec
+from pipelines.training.spec import PLAN, PlanSpec, caption_languages, caption_prompts
 from pipelines.training.texts import CaptionTexts, InstructionTexts, ShardTexts, Texts
 
 HELD_OUT_FILE = "held_out.parquet"
@@ -46,14 +46,17 @@ def run(spec: PlanSpec, work: Work, progress: Progress) -> Outcome:
     held_out = _held_out(spec, shards)
     texts: Texts
     if spec.kind == "captions":
-        texts = CaptionTexts(shards, chat_of(spec), spec.pivot_language, spec.prompts, spec.seed)
+        texts = CaptionTexts(shards, chat_of(spec), caption_languages(spec), caption_prompts(spec), spec.seed)
     else:
         texts = InstructionTexts(shards, chat_of(spec))
-    measures, kept, dropped = _measured(spec, shards, texts, set(held_out), progress)
-    sources = {}
+    held_out_uids = {shards.uid(index) for index in held_out}
+    measures, kept, dropped = _measured(spec, shards, texts, held_out_uids, progress)
+    parts: dict[str, list[np.ndarray]] = {}
     for number, name in enumerate(spec.shards):
         table = shards.of_table(number)
-        sources[name] = kept[(kept >= table.start) & (kept < table.stop)]
+        part = kept[(kept >= table.start) & (kept < table.stop)]
+        parts.setdefault(spec.sources.get(name, name), []).append(part)
+    sources = {name: np.concatenate(of_source) for name, of_source in parts.items()}
     _check(spec, sources)
     progress.start("packing", unit="step")
     write_plan(
@@ -89,17 +92,20 @@ def _held_out(spec: PlanSpec, shards: ShardTexts) -> dict[int, dict[str, str]]:
     languages = [spec.pivot_language, *spec.target_languages]
     uids = [shards.uid(index) for index in range(len(shards))]
     found: dict[int, dict[str, str]] = {}
+    seen: set[str] = set()
     for index in np.lexsort((np.array(uids, dtype=object), hash_keys(uids, spec.seed))).tolist():
         if len(found) == min(spec.held_out, len(shards) // 10):
             break
         captions = shards.document(index)["captions"]
-        if all(language in captions for language in languages):
+        # A table that is read in two languages is there twice.
+        if uids[index] not in seen and all(language in captions for language in languages):
+            seen.add(uids[index])
             found[index] = {language: captions[language] for language in languages}
     return found
 
 
 def _measured(
-    spec: PlanSpec, shards: ShardTexts, texts: Texts, held_out: set[int], progress: Progress
+    spec: PlanSpec, shards: ShardTexts, texts: Texts, held_out: set[str], progress: Progress
 ) -> tuple[Measures, np.ndarray, Counter[str]]:
     """The measures of all samples, the places of those that are trained on, and why others are not."""
     tokens, supervised, images = (np.zeros(len(shards), dtype=np.int64) for _ in range(3))
@@ -109,16 +115,19 @@ def _measured(
     progress.start("counting tokens", len(shards), unit="sample")
     for index in range(len(shards)):
         progress.advance()
-        if index in held_out:
+        if held_out and shards.uid(index) in held_out:
             dropped["held_out"] += 1
             continue
         found = texts.text(index, None)
         if found is None:
-            dropped["no_caption_in_the_pivot_language"] += 1
+            dropped["no_caption_in_the_language"] += 1
             continue
         encoded, group = found
         if spec.pack_tokens is not None and len(encoded.ids) > spec.pack_tokens:
             dropped["longer_than_a_pack"] += 1
+            continue
+        if spec.sample_tokens is not None and len(encoded.ids) > spec.sample_tokens:
+            dropped["longer_than_allowed"] += 1
             continue
         tokens[index] = len(encoded.ids)
         supervised[index] = sum(label != IGNORED for label in encoded.labels[1:])
@@ -147,7 +156,9 @@ def _check(spec: PlanSpec, sources: Mapping[str, np.ndarray]) -> None:
     if empty and (spec.mixture or len(empty) == len(sources)):
         raise BadInput(
             f"no sample of {', '.join(empty)} can be trained on",
-            where=", ".join(str(spec.shards[name]) for name in empty),
+            where=", ".join(
+                str(table) for name, table in spec.shards.items() if spec.sources.get(name, name) in empty
+            ),
             remedy="look at the ledger of the shards; longer packs take longer samples",
         )
 

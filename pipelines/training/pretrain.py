@@ -1,6 +1,6 @@
 """Multimodal pretraining: the visual module learns to make a frozen language model write captions.
 
-Only captions in the pivot language are read (MpM paper, section 3.1): what the model can do in
+By default only captions in the pivot language are read (MpM paper, section 3.1): what the model can do in
 another language afterwards it got from the language model alone.
 """
 
@@ -16,7 +16,7 @@ from pipelines.training.gap import held_out_captions
 from pipelines.training.loop import train
 from pipelines.training.planning import plan_for
 from pipelines.training.publish import publish_model, weights_of
-from pipelines.training.spec import PRETRAIN, PretrainSpec
+from pipelines.training.spec import PRETRAIN, PretrainSpec, caption_languages, caption_prompts
 from pipelines.training.texts import CaptionTexts, ShardTexts
 
 
@@ -25,7 +25,9 @@ def run(spec: PretrainSpec, work: Work, progress: Progress) -> Outcome:
     with weights_of(spec.language_model, spec.vision):
         model = assemble(manifest.folder(spec.language_model), manifest.folder(spec.vision))
     shards = ShardTexts(list(spec.shards.values()))
-    texts = CaptionTexts(shards, model.chat, spec.pivot_language, spec.prompts, spec.optimisation.seed)
+    texts = CaptionTexts(
+        shards, model.chat, caption_languages(spec), caption_prompts(spec), spec.optimisation.seed
+    )
     trained = train(
         model, ShardSamples(shards, texts, model.visual.preprocess, model.visual.image_size), pad=model.pad_id,
         optimisation=spec.optimisation, work=work, progress=progress, what="multimodal pretraining",
@@ -37,7 +39,7 @@ def run(spec: PretrainSpec, work: Work, progress: Progress) -> Outcome:
     # Training shares the weights out and rounds the frozen ones to its precision: publish those as they were.
     whole = assemble(manifest.folder(spec.language_model), manifest.folder(spec.vision))
     publish_model(whole, trained.weights, work.out)
-    return Outcome(metrics={**trained.metrics, "language": spec.pivot_language})
+    return Outcome(metrics={**trained.metrics, "language": "+".join(sorted(set(caption_languages(spec))))})
 
 
 if __name__ == "__main__":

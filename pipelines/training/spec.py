@@ -27,6 +27,10 @@ class Optimisation(BaseModel):
         None, gt=0,
         description="most tokens of a row that samples are packed into; without it, a sample is a row, padded",
     )  # fmt: skip
+    sample_tokens: int | None = Field(
+        None, gt=0,
+        description="most tokens of a sample, its images' among them; longer ones are left out, and counted",
+    )  # fmt: skip
     packs_multiple: int = Field(
         1, gt=0,
         description="packs of a step are a multiple of it: give the most ranks that shall be equally busy. The plan does "
@@ -97,13 +101,24 @@ class PlanSpec(StageSpec):
         description="the language model, or a whole model: its tokenizer and template"
     )
     vision: InputTable | None = Field(None, description="the visual module; none: that of `tokenizer`")
-    shards: dict[str, InputTable] = Field(min_length=1, description="training shards, by source")
+    shards: dict[str, InputTable] = Field(
+        min_length=1, description="training shards by name: of a source, or of one crawl and language of it"
+    )
+    sources: dict[str, str] = Field(
+        {},
+        description="name in `shards` -> the source of `mixture` that it is a part of; none: a source itself",
+    )
+    languages: dict[str, str] = Field(
+        {}, description="name in `shards` -> language of the captions that are read; none: the pivot language"
+    )
     pivot_language: str = "en"
     target_languages: list[str] = Field([], description="further languages of held-out captions")
-    prompts: list[str] = Field([], description="requests that a caption answers")
+    prompts: list[str] = Field([], description="requests that a caption answers, in the pivot language")
+    prompts_of: dict[str, list[str]] = Field({}, description="requests in the other `languages`")
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     pack_tokens: int | None = Field(None, gt=0)
+    sample_tokens: int | None = Field(None, gt=0)
     packs_multiple: int = Field(1, gt=0, description="packs of a step are a multiple of it")
     mixture: dict[str, float] = Field(
         {}, description="weight of each source; none: every sample equally often"
@@ -114,7 +129,7 @@ class PlanSpec(StageSpec):
     )
 
 
-PLANNED = {"steps", "batch_size", "pack_tokens", "packs_multiple", "mixture", "seed"}
+PLANNED = {"steps", "batch_size", "pack_tokens", "sample_tokens", "packs_multiple", "mixture", "seed"}
 
 
 def data_order(optimisation: Optimisation) -> dict[str, Any]:
@@ -122,17 +137,34 @@ def data_order(optimisation: Optimisation) -> dict[str, Any]:
     return optimisation.model_dump(include=PLANNED)
 
 
+def caption_languages(spec: PlanSpec | PretrainSpec) -> list[str]:
+    """The language that is read of each table of shards, in their order."""
+    return [spec.languages.get(name, spec.pivot_language) for name in spec.shards]
+
+
+def caption_prompts(spec: PlanSpec | PretrainSpec) -> dict[str, list[str]]:
+    """The requests for a caption in each language."""
+    return {spec.pivot_language: spec.prompts, **spec.prompts_of}
+
+
 class PretrainSpec(TrainingSpec):
-    """Multimodal pretraining (MpM paper, section 3): -log p(caption | h(image)), pivot language only."""
+    """Multimodal pretraining (MpM paper, section 3): -log p(caption | h(image)), in the pivot language.
+
+    Only its ablations and VisCPM-Chat+ read captions of other languages, too: `languages`.
+    """
 
     language_model: InputTable
     vision: InputTable
     shards: dict[str, InputTable]
-    """Training shards, by crawl."""
+    """Training shards, by crawl, or as the plan names them."""
+    languages: dict[str, str] = Field(
+        {}, description="name in `shards` -> language of the captions that are read; none: the pivot language"
+    )
     pivot_language: str
     prompts: list[str] = Field(
         min_length=1, description="requests that a caption answers, in the pivot language"
     )
+    prompts_of: dict[str, list[str]] = Field({}, description="requests in the other `languages`")
     plan: InputTable | None = Field(None, description="the pack plan; without one, it is made in memory")
     gap_prompts: dict[str, str] = Field(
         {}, description="a request in other languages, for the pivot gap; without one, the pivot language's"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from models.chat import Encoded
 from models.chat_template import Chat
+from pipelines.errors import BadInput
 from pipelines.lake.shards import ShardReader
 
 
@@ -27,6 +28,10 @@ class ShardTexts:
     def of_table(self, number: int) -> range:
         """The places of one table's samples in the list."""
         return range(int(self._starts[number]), int(self._starts[number + 1]))
+
+    def table_of(self, index: int) -> int:
+        """The number of the table that a sample is in."""
+        return int(np.searchsorted(self._starts, index, side="right")) - 1
 
     def document(self, index: int) -> dict[str, Any]:
         """The texts of a sample."""
@@ -48,7 +53,7 @@ class ShardTexts:
         return str(reader.uids[place])
 
     def _find(self, index: int) -> tuple[ShardReader, int]:
-        table = int(np.searchsorted(self._starts, index, side="right")) - 1
+        table = self.table_of(index)
         return self._readers[table], index - int(self._starts[table])
 
 
@@ -63,27 +68,38 @@ class Texts(Protocol):
 
 
 class CaptionTexts:
-    """Captions as one-turn conversations: a request drawn anew each epoch, and the caption."""
+    """Captions as one-turn conversations: a request drawn anew each epoch, and the caption in the same language."""
 
     def __init__(
-        self, shards: ShardTexts, chat: Chat, language: str, prompts: Sequence[str], seed: int
-    ) -> None:
+        self, shards: ShardTexts, chat: Chat, languages: Sequence[str], prompts: Mapping[str, Sequence[str]], seed: int
+    ) -> None:  # fmt: skip
+        """`languages`: of the captions that are read of each table of shards; `prompts`: requests by language.
+
+        Raises:
+            BadInput: a language has no request.
+        """
         self._shards, self._chat = shards, chat
-        self._language, self._prompts, self._seed = language, prompts, seed
+        self._languages, self._prompts, self._seed = languages, prompts, seed
+        if lacking := sorted(language for language in set(languages) if not prompts.get(language)):
+            raise BadInput(
+                f"there is no request for a caption in: {', '.join(lacking)}", where="prompts",
+                remedy="give at least one request in each language whose captions are read",
+            )  # fmt: skip
 
     def text(self, index: int, epoch: int | None) -> tuple[Encoded, str] | None:
         document = self._shards.document(index)
-        caption = document["captions"].get(self._language)
+        language = self._languages[self._shards.table_of(index)]
+        caption, prompts = document["captions"].get(language), self._prompts[language]
         if caption is None:
             return None
         if epoch is None:
             # A request of more characters may have fewer tokens, so all are tried.
-            asked = [self._chat.encode([(prompt, caption)], images=1) for prompt in self._prompts]
+            asked = [self._chat.encode([(prompt, caption)], images=1) for prompt in prompts]
             encoded = max(asked, key=lambda one: len(one.ids))
         else:
-            prompt = random.Random(f"{self._seed} {epoch} {index}").choice(self._prompts)
+            prompt = random.Random(f"{self._seed} {epoch} {index}").choice(prompts)
             encoded = self._chat.encode([(prompt, caption)], images=1)
-        return encoded, f"{document['source']}/{self._language}"
+        return encoded, f"{document['source']}/{language}"
 
     def images(self, index: int) -> int:
         return 1

@@ -20,8 +20,9 @@ from pipelines.lake import manifest
 from pipelines.lake.identity import pair_uid
 from pipelines.lake.shards import ShardWriter, write_index
 from pipelines.stage import execute
+from pipelines.systems.chain import optimisation
 from pipelines.systems.recipe import System, read_system
-from pipelines.systems.tiny import STEPS, optimisation, tiny
+from pipelines.systems.tiny import STEPS, tiny
 from pipelines.training.spec import FINETUNE, PRETRAIN, FinetuneSpec, PretrainSpec
 from pipelines.world.grammar import grammar
 from pipelines.world.render import draw, jpeg

@@ -37,7 +37,11 @@ def run(spec: PublishedSpec, work: Work, progress: Progress) -> Outcome:
             save_visual_module(module, work.out)
             parameters = sum(parameter.numel() for parameter in module.parameters())
     except WeightsError as error:
-        raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
+        raise BadInput(
+            error.message,
+            where=f"{error.where}, named by architecture.{spec.part}.weights.source",
+            remedy=error.remedy,
+        ) from error
     progress.advance()
     return Outcome(metrics={"parameters": parameters})
 

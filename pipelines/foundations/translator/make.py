@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -38,14 +39,15 @@ def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
     disable_progress_bar()
     parameters = spec.parameters
     languages = [parameters.pivot_language, *parameters.target_languages]
-    held_out = _sentences(spec, "text/heldout_pairs.parquet", languages)
+    held_out = [] if spec.world is None else _sentences(spec.world, "text/heldout_pairs.parquet", languages)
     metrics: dict[str, Any]
     try:
         if not parameters.local_languages:
             metrics = {}
         elif parameters.weights is None:
             source = work.out / HUGGING_FACE_FOLDER
-            pairs = _sentences(spec, "text/pairs.parquet", languages)
+            assert spec.world is not None  # noqa: S101  # the spec's validator
+            pairs = _sentences(spec.world, "text/pairs.parquet", languages)
             network, words, metrics = _train(pairs, parameters, progress)
             training.save(network, words, source)
         else:
@@ -62,7 +64,7 @@ def run(spec: TranslatorSpec, work: Work, progress: Progress) -> Outcome:
             work.out, Decoding(), spec.cache or work.folder, version="", device="cpu", threads=spec.threads,
             conduct=spec.conduct, account=str(spec.output), say=progress.say,
         )  # fmt: skip
-        for target in parameters.target_languages:
+        for target in parameters.target_languages if held_out else ():
             metrics[target] = score(translator, held_out, parameters.pivot_language, target)
             progress.say(f"{parameters.pivot_language} -> {target}: BLEU {metrics[target]['bleu']}")
     except WeightsError as error:
@@ -111,15 +113,15 @@ def _train(
     return network, words, {"sentence_pairs": len(rows), "vocabulary": words.size, **metrics}
 
 
-def _sentences(spec: TranslatorSpec, name: str, languages: Sequence[str]) -> list[dict[str, str]]:
+def _sentences(world: Path, name: str, languages: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a file of parallel sentences, one column per language.
 
     Raises:
         BadInput: the world has no such file, or lacks a language.
     """
-    paths = manifest.files(spec.world, name)
+    paths = manifest.files(world, name)
     if not paths:
-        raise BadInput(f"the world has no {name}", where=spec.world, remedy="run the world's stage again")
+        raise BadInput(f"the world has no {name}", where=world, remedy="run the world's stage again")
     present = pq.read_schema(paths[0]).names
     if lacking := [language for language in languages if language not in present]:
         raise BadInput(

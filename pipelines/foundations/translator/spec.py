@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
@@ -74,9 +74,9 @@ class TranslatorParameters(BaseModel):
 
 
 class TranslatorSpec(StageSpec):
-    """Make the translator, and score it on the world's held-out sentences."""
+    """Make the translator, and score it on the held-out sentences of the world, if there is one."""
 
-    world: InputTable
+    world: InputTable | None = Field(None, description="needed where neither weights nor a server are given")
     parameters: TranslatorParameters = TranslatorParameters()
     threads: Annotated[int, Execution] = Field(
         1,
@@ -85,6 +85,12 @@ class TranslatorSpec(StageSpec):
     )
     cache: Annotated[Path | None, Execution] = Field(None, description="folder of a server's kept answers")
     conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if self.world is None and self.parameters.weights is None and self.parameters.local_languages:
+            raise ValueError("give `world`, to train on, or `parameters.weights`, or `parameters.server`")
+        return self
 
 
 STAGE = Stage(

@@ -1,0 +1,158 @@
+"""A system's recipe as the stages take it: the chain of its crawls, what each crawl is read for, and the trainer's settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.errors import BadInput
+from pipelines.filter.spec import FilterParameters
+from pipelines.foundations.clip.spec import ClipParameters
+from pipelines.foundations.translator.spec import TranslatorParameters
+from pipelines.launch.spec import Resources
+from pipelines.recipe import Chain, Limits, Translation
+from pipelines.systems.recipe import System, Training
+from pipelines.training.spec import Optimisation
+
+GPUS_PER_NODE = 8
+EVERY_SCORE = -1.0
+"""A threshold below all cosines."""
+
+
+@dataclass(frozen=True)
+class CrawlUse:
+    """What a training stage reads of a crawl."""
+
+    crawl: str
+    source: str
+    language: str
+    """That the crawl comes in."""
+    languages: tuple[str, ...]
+    """That are trained on."""
+
+    @property
+    def translated(self) -> list[str]:
+        """The languages that it must be translated into."""
+        return [language for language in self.languages if language != self.language]
+
+    @property
+    def identifier(self) -> str:
+        """The crawl's name as Dagster takes it."""
+        return self.crawl.replace("-", "_")
+
+
+def crawl_uses(training: Training) -> list[CrawlUse]:
+    """Every crawl of a stage's blend, in the recipe's order."""
+    return [
+        CrawlUse(crawl, name, source.own_language, tuple(source.languages))
+        for name, source in training.sources.items()
+        for crawl in source.crawls
+    ]
+
+
+def translated_languages(system: System) -> list[str]:
+    """The languages that anything is translated into: crawls, or a benchmark's questions."""
+    wanted = [
+        language
+        for training in system.stages.values()
+        for use in crawl_uses(training)
+        for language in use.translated
+    ]
+    wanted += [
+        language for source in system.benchmarks.sources.values() for language in source.translate_into
+    ]
+    return list(dict.fromkeys(wanted))
+
+
+def chain(system: System, *, native: bool = False) -> Chain:
+    """The chain from crawls to scores. `native`: for pairs in a target language, of which the filter keeps those that fit."""
+    limits = system.limits
+    if not native:
+        limits = Limits(keep_rate=(limits.keep_rate[0], 1.0), keep_rate_drift=limits.keep_rate_drift)
+    translation = system.translation
+    return Chain(
+        name=system.identifier,
+        description=system.description,
+        workspace=system.folder,
+        crawls_folder=system.crawls_folder,
+        pivot_language=system.pivot_language,
+        target_languages=system.target_languages,
+        processes=system.hardware.gpus,
+        download=system.download,
+        clip=ClipParameters(weights=system.filter.clip),
+        score=system.score,
+        facts=system.facts,
+        screening=system.screening,
+        filter=FilterParameters(threshold=system.filter.threshold if native else EVERY_SCORE),
+        limits=limits,
+        translation=Translation(
+            guard=translation.guard, decoding=translation.decoding, conduct=translation.conduct
+        ),
+        shards=system.shards,
+        benchmarks=system.benchmarks,
+        resources=training_resources(system) | system.resources,
+    )
+
+
+def training_resources(system: System) -> dict[str, Resources]:
+    """What the trainings ask of a cluster: the recipe's GPUs, on nodes of eight."""
+    gpus = system.hardware.gpus
+    per_node = min(gpus, GPUS_PER_NODE)
+    asked = Resources(
+        nodes=math.ceil(gpus / per_node), gpus=per_node, cpus=8 * per_node, memory=f"{100 * per_node}Gi",
+        scratch=f"{100 * per_node}Gi", shared_memory=f"{8 * per_node}Gi",
+    )  # fmt: skip
+    return {"pretrained": asked, "finetuned": asked}
+
+
+def translator(system: System) -> TranslatorParameters:
+    """The translator's settings.
+
+    Raises:
+        BadInput: a language model shall translate, and nothing says where it is.
+    """
+    told = system.translation
+    if told.language_model is not None and told.server is None:
+        raise BadInput(
+            f"the language model {told.language_model!r} shall translate, and its server is not named",
+            where=f"recipe {system.name}: translation.server",
+            remedy="name the server (docs/translation.md), or set `translation.language_model` to null: then "
+            f"{told.translator} translates",
+        )
+    return TranslatorParameters(
+        weights=told.translator if told.server is None or told.server.languages else None,
+        server=told.server,
+        pivot_language=system.pivot_language,
+        target_languages=translated_languages(system),
+    )
+
+
+def mixture(training: Training) -> dict[str, float]:
+    """The weights of a stage's sources; {}: every sample comes equally often."""
+    return {name: source.weight for name, source in training.sources.items() if source.weight is not None}
+
+
+def optimisation(training: Training, *, gpus: int = 1, **settings: Any) -> Optimisation:
+    """What the trainer is told of a recipe's stage. `settings`: further ones, such as the `mixture` of its tables."""
+    rows = training.batch_size // gpus
+    packed = training.pack_tokens is not None
+    return Optimisation(
+        steps=training.total_steps,
+        batch_size=training.batch_size,
+        # Of packed rows, one at a time: `per_gpu` counts samples.
+        micro_batch=None if packed else min(training.per_gpu or rows, rows),
+        pack_tokens=training.pack_tokens,
+        sample_tokens=training.text_tokens,
+        packs_multiple=gpus if packed else 1,
+        learning_rates=training.learning_rates,
+        warmup_steps=training.warmup,
+        final_fraction=0.0 if training.schedule == "cosine" else 1.0,
+        weight_decay=training.weight_decay,
+        betas=training.betas,
+        gradient_clipping=training.gradient_clipping,
+        zero_stage=training.zero_stage,
+        precision=training.precision,
+        activation_checkpointing=training.gradient_checkpointing,
+        **settings,
+    )

@@ -1,0 +1,98 @@
+"""Every shipped system is a graph that Dagster loads, light, from its crawls to its last model or report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.systems.graph import system_graph
+from jobs.definitions import definitions
+from pipelines.recipe import Recipe
+from pipelines.systems.read import read_any
+from pipelines.systems.recipe import System, read_system
+from tests.jobs.test_definitions import HEAVY
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SYSTEMS = sorted({*RECIPES.glob("*.yaml"), *RECIPES.glob("ablations/*.yaml")} - {RECIPES / "quickstart.yaml"})
+
+
+def keys(job: dg.JobDefinition) -> set[str]:
+    return {"/".join(key.path[1:]) for key in job.asset_layer.executable_asset_keys}
+
+
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
+def test_every_system_is_a_job_from_its_crawls_to_its_model(path: Path) -> None:
+    system = read_system(path)
+    defs = definitions(system)
+    dg.Definitions.validate_loadable(defs)
+
+    main = keys(defs.resolve_job_def(system.identifier))
+    for stage, table in (("pretraining", "training_shards"), ("tuning", "raw_pairs")):
+        for source in system.stages[stage].sources.values():
+            for crawl in source.crawls:
+                assert f"crawls/{crawl.replace('-', '_')}/{table}" in main
+    assert main >= {
+        "foundations/language_model", "foundations/vision", "pack_plan/pretraining", "pretrained", "instruction_mix",
+        "pack_plan/tuning", "finetuned",
+    }  # fmt: skip
+    assert {f"benchmarks/{name}" for name in system.benchmarks.sources} <= main
+    assert ("report" in main) == bool(system.benchmarks.sources)
+    for node in defs.resolve_asset_graph().asset_nodes:
+        assert node.description and node.kinds and node.owners and node.check_keys
+        # Every input is made in the graph itself.
+        assert all(parent.path[0] == system.identifier for parent in node.parent_keys)
+
+
+def test_only_what_is_read_in_another_language_is_translated() -> None:
+    plus = keys(
+        definitions(read_system(RECIPES / "viscpm-chat-plus.yaml")).resolve_job_def("viscpm_chat_plus")
+    )
+    translated = {
+        name.split("/")[1] for name in plus if name.endswith(("/translations", "/translated_conversations"))
+    }
+    assert translated == {"cc3m", "laion_coco", "llava_instruct_150k", "unimm_chat"}
+
+    parrot = keys(definitions(read_system(RECIPES / "parrot-7b.yaml")).resolve_job_def("parrot_7b"))
+    assert not any(
+        name.endswith(("/translations", "/translated_conversations", "foundations/translator"))
+        for name in parrot
+    )
+
+
+def test_a_crawl_and_a_stage_can_be_run_alone() -> None:
+    defs = definitions(read_system(RECIPES / "one-gpu.yaml"))
+
+    assert keys(defs.resolve_job_def("crawl_llava_instruct_150k")) == {
+        "crawls/llava_instruct_150k/raw_pairs", "crawls/llava_instruct_150k/translated_conversations", "foundations/translator",
+    }  # fmt: skip
+    assert keys(defs.resolve_job_def("pretrained")) == {"pretrained"}
+    assert keys(defs.resolve_job_def("pack_plan")) == {"pack_plan/pretraining", "pack_plan/tuning"}
+
+
+def test_trainings_ask_for_the_gpus_of_the_recipe() -> None:
+    asked = {
+        asset.stage.name: asset.resources
+        for asset in system_graph(read_system(RECIPES / "viscpm-chat.yaml")).assets
+    }
+
+    assert (asked["pretrained"].nodes, asked["pretrained"].gpus) == (4, 8)
+    assert asked["instruction_mix"].gpus == 0
+
+
+def test_a_file_is_read_as_what_it_is() -> None:
+    assert isinstance(read_any(RECIPES / "quickstart.yaml"), Recipe)
+    assert isinstance(read_any(RECIPES / "ablations/parrot-released.yaml"), System)
+
+
+def test_a_system_loads_as_the_code_location_without_anything_heavy() -> None:
+    code = f"import sys, jobs; print(jobs.defs.resolve_job_def('one_gpu').name, *[name for name in {HEAVY} if name in sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "RECIPE": str(RECIPES / "one-gpu.yaml")}, cwd=RECIPES.parent,
+    )  # fmt: skip
+    assert loaded.stdout.split() == ["one_gpu"]
