@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import BaseModel
+
 from pipelines.declaration import EXECUTION_MARK, FILE_MARK, TABLE_MARK, SpecT, Stage, StageSpec
 from pipelines.errors import BadInput
 from pipelines.lake import cache, location, manifest
@@ -12,7 +14,7 @@ from pipelines.lake.identity import document_sha256, file_sha256, folder_sha256
 from pipelines.lake.manifest import Manifest
 
 
-def _marked_fields(spec_type: type[StageSpec], mark: str) -> list[str]:
+def _marked_fields(spec_type: type[BaseModel], mark: str) -> list[str]:
     def is_marked(annotation: Any, metadata: list[Any]) -> bool:
         if mark in metadata:
             return True
@@ -59,10 +61,30 @@ def input_versions(spec: StageSpec) -> dict[str, str]:
 
 def parameters(spec: StageSpec) -> dict[str, Any]:
     """The part of the spec that decides the result, besides the inputs."""
-    left_out = {"output", *(_marked_fields(type(spec), EXECUTION_MARK))}
-    left_out.update(_marked_fields(type(spec), TABLE_MARK))
-    left_out.update(_marked_fields(type(spec), FILE_MARK))
+    left_out: dict[str, Any] = {"output": True, **_executions(spec)}
+    for mark in (TABLE_MARK, FILE_MARK):
+        left_out.update(dict.fromkeys(_marked_fields(type(spec), mark), True))
     return spec.model_dump(mode="json", exclude=left_out)
+
+
+def _executions(model: BaseModel) -> dict[Any, Any]:
+    """What `exclude` takes to leave out how the work is run, at any depth of a spec's sections."""
+    found: dict[Any, Any] = dict.fromkeys(_marked_fields(type(model), EXECUTION_MARK), True)
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if name in found:
+            continue
+        if isinstance(value, BaseModel):
+            inner = _executions(value)
+        elif isinstance(value, dict | list | tuple):
+            places = value.items() if isinstance(value, dict) else enumerate(value)
+            parts = {place: _executions(one) for place, one in places if isinstance(one, BaseModel)}
+            inner = {place: part for place, part in parts.items() if part}
+        else:
+            continue
+        if inner:
+            found[name] = inner
+    return found
 
 
 def fingerprint(stage: Stage[SpecT], spec: SpecT, inputs: dict[str, str]) -> str:

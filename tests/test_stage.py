@@ -7,19 +7,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from pipelines.documents import load
 from pipelines.errors import BadInput
 from pipelines.filter.spec import FilterSpec
+from pipelines.fingerprint import parameters
 from pipelines.lake import manifest
 from pipelines.lake.identity import pair_uid
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
-from pipelines.stage import Outcome, Stage, StageSpec, Work, execute, why_not_reusable
+from pipelines.stage import Execution, Outcome, Stage, StageSpec, Work, execute, why_not_reusable
+from pipelines.training.spec import FinetuneSpec, Optimisation
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,6 +48,52 @@ def test_an_equal_run_reuses_the_table_and_another_says_why_not(tmp_path: Path) 
     assert execute(stage(), spec) == made
     assert "lines 3 -> 4" in why_not_reusable(stage(), LinesSpec(output=tmp_path, lines=4))[1]
     assert "code changed" in why_not_reusable(stage(version="2"), spec)[1]
+
+
+class Conduct(BaseModel):
+    what: int = 1
+    how: Annotated[int, Execution] = 1
+
+
+class NestedSpec(StageSpec):
+    one: Conduct = Conduct()
+    named: dict[str, Conduct] = {}
+    several: list[Conduct] = []
+    pace: Annotated[Conduct, Execution] = Conduct()
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"one": Conduct(how=2)}, False),
+        ({"one": Conduct(what=2)}, True),
+        ({"named": {"a": Conduct(how=2)}}, False),
+        ({"named": {"a": Conduct(what=2)}}, True),
+        ({"named": {"b": Conduct()}}, True),
+        ({"several": [Conduct(), Conduct(how=2)]}, False),
+        ({"several": [Conduct(), Conduct(what=2)]}, True),
+        ({"pace": Conduct(what=2)}, False),
+    ],
+)
+def test_how_the_work_is_run_never_counts_at_whatever_depth_it_stands(
+    tmp_path: Path, change: dict[str, object], counts: bool
+) -> None:
+    base = NestedSpec(output=tmp_path, named={"a": Conduct()}, several=[Conduct(), Conduct()])
+
+    assert (parameters(base.model_copy(update=change)) != parameters(base)) is counts
+
+
+def test_another_pace_of_checkpoints_is_the_same_training() -> None:
+    settings = Optimisation(steps=3, learning_rates={"visual": 1e-3})
+    spec = FinetuneSpec(
+        output=Path("out"), pretrained=Path("model"), instructions=Path("mix"), optimisation=settings
+    )
+    paced = settings.model_copy(
+        update={"checkpoint_every": 7, "checkpoints_kept": 5, "keep_every": 14, "data_workers": 3}
+    )
+
+    assert parameters(spec.model_copy(update={"optimisation": paced})) == parameters(spec)
+    assert parameters(spec)["optimisation"]["steps"] == 3
 
 
 def test_changed_content_behind_an_unchanged_path_is_noticed_and_made_anew(tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ class Optimisation(BaseModel):
     activation_checkpointing: bool = Field(
         False, description="compute the language model's activations twice instead of keeping them"
     )
-    data_workers: int = Field(0, ge=0, description="processes of a rank that read and decode ahead")
+    data_workers: Annotated[int, Execution] = Field(
+        0, ge=0, description="processes of a rank that read and decode ahead"
+    )
     checkpoint_every: Annotated[int, Execution] = Field(200, gt=0, description="steps between checkpoints")
     checkpoints_kept: Annotated[int, Execution] = Field(
         2, gt=0, description="the newest so many stay; the one before it in case the newest is damaged"
