@@ -12,7 +12,7 @@ from typing import Annotated
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from pipelines.documents import load
 from pipelines.errors import BadInput
@@ -57,8 +57,8 @@ class Conduct(BaseModel):
 
 class NestedSpec(StageSpec):
     one: Conduct = Conduct()
-    named: dict[str, Conduct] = {}
-    several: list[Conduct] = []
+    named: dict[str, Conduct] = Field({})
+    several: list[Conduct] = Field([])
     pace: Annotated[Conduct, Execution] = Conduct()
 
 
