@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.architecture import Beit3Encoder, ClipEncoder
+from pipelines.benchmarks.benchmark import catalogue
 from pipelines.systems.recipe import System, Training, read_system
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+SYSTEMS = sorted({*RECIPES.glob("*.yaml"), *RECIPES.glob("ablations/*.yaml")} - {RECIPES / "quickstart.yaml"})
 
 
 def system(name: str) -> System:
@@ -118,6 +121,38 @@ def test_parrot_is_trained_as_its_table_5_says(name: str) -> None:
     assert second.learning_rates == {"visual.bridge": 2e-5, "visual.moe": 2e-5, "language_model": 2e-5}
     assert (stages.hardware.gpu, stages.hardware.gpus) == ("A100-80G", 16)
     assert stages.target_languages == ["zh", "pt", "ar", "tr", "ru"]
+
+
+@pytest.mark.parametrize(
+    ("name", "benchmark", "languages"),
+    [
+        ("viscpm-chat", "llava", "en zh"), ("viscpm-chat", "unimm", "en zh"), ("viscpm-chat-plus", "unimm", "en zh"),
+        ("mpm-six-languages", "llava", "en de fr es it pt"), ("ablations/viscpm-en-both", "llava", "en zh"),
+        ("parrot-7b", "mmmb", "en zh pt ar tr ru"), ("parrot-14b", "mmbench", "en zh pt ar tr ru"),
+        ("llava-chinese-clip", "mmmb", "en zh"), ("llava-chinese-clip", "mmbench", "en zh"),
+        ("ablations/parrot-base", "mmmb", "en zh pt ar tr ru"), ("one-gpu", "mmmb", "en zh"),
+    ],
+)  # fmt: skip
+def test_recipes_name_the_benchmarks_of_their_papers_tables(
+    name: str, benchmark: str, languages: str
+) -> None:
+    source = system(name).benchmarks.sources[benchmark]
+
+    ending = catalogue()[benchmark].file.rpartition(".")[2]
+    found = [file for file in source.files if re.fullmatch(rf"{benchmark}_[a-z]{{2}}\.{ending}", file)]
+    named = [file.rpartition(".")[0].rpartition("_")[2] for file in found]
+    assert [*named, *source.translate_into] == languages.split()
+
+
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
+def test_every_file_of_a_benchmark_is_one_that_it_reads(path: Path) -> None:
+    for name, source in read_system(path).benchmarks.sources.items():
+        benchmark = catalogue()[name]
+        patterns = (benchmark.file, *benchmark.companions)
+        for file in source.files:
+            assert any(
+                re.fullmatch(pattern.replace("{language}", "[a-z]{2}"), file) for pattern in patterns
+            ), file
 
 
 def test_parrots_data_are_those_of_its_table_1() -> None:

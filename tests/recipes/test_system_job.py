@@ -154,7 +154,12 @@ def recipe(folder: Path, tokens: int) -> Path:
         "limits": {"keep_rate": [0.1, 1.0]},
         "facts": {"languages": []},
         "translation": {"translator": str(manifest.folder(short_sentence_translator()) / "hf")},
-        "benchmarks": {"sources": {"mmmb": {"files": {"mmmb_en.tsv": str(folder / "mmmb_en.tsv")}}}},
+        "benchmarks": {
+            "sources": {
+                "mmmb": {"files": {"mmmb_en.tsv": str(folder / "mmmb_en.tsv"), "mmmb_zh.tsv": None}},
+                "mmbench": None,
+            }
+        },
     }  # fmt: skip
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(document))
