@@ -15,6 +15,7 @@ from assets.training import PRETRAINED, PRETRAINING_PLAN, plan_asset
 from pipelines.conversations.spec import NAME as TRANSLATED
 from pipelines.download.spec import NAME as RAW_PAIRS
 from pipelines.errors import BadInput
+from pipelines.filter.spec import NAME as FILTERED
 from pipelines.instructions import spec as instructions
 from pipelines.lake import manifest as manifests
 from pipelines.shard.spec import NAME as TRAINING_SHARDS
@@ -144,12 +145,14 @@ def instruction_mix(system: System, layout: Layout) -> StageAsset:
 
     def spec(_: str) -> StageSpec:
         corpora = {use.crawl: layout.crawl_table(use.crawl, RAW_PAIRS) for use in uses}
+        filtered = {use.crawl: layout.crawl_table(use.crawl, FILTERED) for use in uses}
         translations = {
             use.crawl: layout.crawl_table(use.crawl, TRANSLATED) for use in uses if use.translated
         }
         return instructions.InstructionSpec(
             output=layout.table(MIX),
             corpora=_there(corpora, system),
+            filtered=_there(filtered, system),
             translations=_there(translations, system),
             languages={use.crawl: list(use.languages) for use in uses},
             parameters=instructions.InstructionParameters(
@@ -166,7 +169,7 @@ def instruction_mix(system: System, layout: Layout) -> StageAsset:
         spec=spec,
         group="training",
         upstream=[
-            *(key_of(layout, use, RAW_PAIRS) for use in uses),
+            *(key_of(layout, use, table) for use in uses for table in (RAW_PAIRS, FILTERED)),
             *(key_of(layout, use, TRANSLATED) for use in uses if use.translated),
         ],
         checks=[checks.checksums(), checks.ledger_balanced(), checks.non_empty()],

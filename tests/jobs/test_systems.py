@@ -68,7 +68,8 @@ def test_a_crawl_and_a_stage_can_be_run_alone() -> None:
     defs = definitions(read_system(RECIPES / "one-gpu.yaml"))
 
     assert keys(defs.resolve_job_def("crawl_llava_instruct_150k")) == {
-        "crawls/llava_instruct_150k/raw_pairs", "crawls/llava_instruct_150k/translated_conversations", "foundations/translator",
+        *(f"crawls/llava_instruct_150k/{name}" for name in ("raw_pairs", "pair_facts", "filtered_pairs", "translated_conversations")),
+        "foundations/translator",
     }  # fmt: skip
     assert keys(defs.resolve_job_def("pretrained")) == {"pretrained"}
     assert keys(defs.resolve_job_def("pack_plan")) == {"pack_plan/pretraining", "pack_plan/tuning"}
