@@ -7,7 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from models import vision_language
-from models.backbone import CONFIG_FILE, LANGUAGE_FOLDER
+from models.backbone import CONFIG_FILE
+from models.chat_folder import LANGUAGE_FOLDER
 from models.vision_language import VISION_CONFIG_FILE, VisionLanguageModel
 from models.weights import WeightsError
 from pipelines.answer.answerer import device
