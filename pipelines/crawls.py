@@ -77,7 +77,7 @@ class CrawlManifest(BaseModel):
     language: str = Field(pattern=LANGUAGE_PATTERN, description="ISO 639 code of the texts' language")
     files: list[Path] = Field(
         min_length=1,
-        description="the source's files, with * and ?; relative to `root`; a folder for `folder`",
+        description="the source's files, with * and ?; relative to `root`, or s3://; a folder for `folder`",
     )
     root: Path | None = Field(None, description="where `files` and `images` are; else beside the manifest")
     format: Format = "parquet"
@@ -139,26 +139,37 @@ def read_manifest(path: Path) -> CrawlManifest:
     """
     read = validated(CrawlManifest, load_document(path), where=path)
     folder = location.absolute(path).parent
-    root = folder if read.root is None else folder / read.root
-    found = [file for pattern in read.files for file in _expanded(read, root / pattern, path)]
+    root = folder if read.root is None else _below(folder, read.root)
+    found = [file for pattern in read.files for file in _expanded(read, _below(root, pattern), path)]
     images = read.images
     if images is not None:
         images = images.model_copy(
-            update={"files": [_image_files(root / file, read, path) for file in images.files]}
+            update={"files": [_image_files(_below(root, file), read, path) for file in images.files]}
         )
-    world = None if read.world is None else folder / read.world
+    world = None if read.world is None else _below(folder, read.world)
     return read.model_copy(update={"files": found, "root": None, "images": images, "world": world})
+
+
+def _below(folder: Path, path: Path) -> Path:
+    return path if location.is_remote(path) else folder / path
 
 
 def _expanded(manifest: CrawlManifest, pattern: Path, path: Path) -> list[Path]:
     """The files that a pattern stands for; shard 10 after shard 9."""
+    remote = location.is_remote(pattern)
+    if remote and manifest.format == "folder":
+        raise _no_remote_folder(pattern, path)
     if "*" in str(pattern) or "?" in str(pattern):
-        found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))), key=_natural)
+        if remote:
+            found = sorted(location.matching(pattern), key=_natural)
+        else:
+            found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))), key=_natural)
     else:
-        found = [pattern] if pattern.exists() else []
+        there = location.is_file(pattern) if remote else pattern.exists()
+        found = [pattern] if there else []
     if not found:
         raise BadInput(
-            f"{pattern} does not exist", where=path,
+            f"{location.url(pattern)} does not exist", where=path,
             remedy=f"correct `files`, or set `root` to the folder that has them{_from_source(manifest)}",
         )  # fmt: skip
     for file in found:
@@ -170,12 +181,26 @@ def _expanded(manifest: CrawlManifest, pattern: Path, path: Path) -> list[Path]:
     return found
 
 
+def _no_remote_folder(folder: Path, path: Path) -> BadInput:
+    return BadInput(
+        f"{location.url(folder)} is a folder of images in an object store, which is not read file by file",
+        where=path,
+        remedy="put the images into zip or tar files there, and name these; or copy the folder to this machine",
+    )
+
+
 def _image_files(file: Path, manifest: CrawlManifest, path: Path) -> Path:
-    if not file.exists():
+    if location.is_remote(file):
+        if not location.is_file(file) and location.listing(file):
+            raise _no_remote_folder(file, path)
+        there = location.is_file(file)
+    else:
+        there = file.exists()
+    if not there:
         without = " or leave `images.files` out to fetch each image by its URL;" if manifest.images and (
             manifest.images.url_prefix or manifest.format == "coco") else ""  # fmt: skip
         raise BadInput(
-            f"the images {file} do not exist", where=path,
+            f"the images {location.url(file)} do not exist", where=path,
             remedy=f"correct `images.files` or `root`;{without}{_from_source(manifest)}".rstrip(";"),
         )  # fmt: skip
     return file

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipelines.conversations import llava, table
 from pipelines.conversations.spec import ConversationParameters, ConversationSpec
-from pipelines.lake import manifest
+from pipelines.lake import cache, manifest
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
@@ -79,7 +79,7 @@ def run(spec: ConversationSpec, work: Work, progress: Progress) -> Outcome:
 def _entries(spec: ConversationSpec) -> Iterator[Any]:
     if spec.corpus is not None:
         return table.entries(spec.corpus, spec.filtered)
-    return llava.read(spec.conversations) if spec.conversations is not None else iter(())
+    return llava.read(cache.local(spec.conversations)) if spec.conversations is not None else iter(())
 
 
 def _translate_chunk(

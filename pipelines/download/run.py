@@ -17,8 +17,10 @@ from pydantic import ValidationError
 from pipelines.crawls import CrawlManifest, read_manifest
 from pipelines.download import worker
 from pipelines.download.addresses import Policy
+from pipelines.download.fetched import fetched
 from pipelines.download.local_images import list_members
 from pipelines.download.pool import Pool, Retried
+from pipelines.download.shipping import Shipping
 from pipelines.download.source import Source
 from pipelines.download.spec import DownloadSpec, inputs
 from pipelines.download.worker import Settings, ShardRecord, ShardTask, record_path
@@ -59,6 +61,7 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
     for folder in (done, scratch / "tasks"):
         folder.mkdir(parents=True, exist_ok=True)
     progress.start("reading the source", unit="row")
+    manifest = fetched(manifest, scratch / "source")
     source = Source(manifest, scratch)
     started = time.monotonic()
     account = Account()
@@ -76,7 +79,8 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
             scratch=scratch,
             done=done,
         )
-        _download(spec, settings, source, account, progress)
+        with Shipping(work) as shipping:
+            _download(spec, settings, source, account, progress, shipping)
     shutil.rmtree(scratch)
     return _outcome(work, manifest, source, account, time.monotonic() - started)
 
@@ -131,7 +135,12 @@ def _served(spec: DownloadSpec, manifest: CrawlManifest, source: Source) -> Iter
 
 
 def _download(
-    spec: DownloadSpec, settings: Settings, source: Source, account: Account, progress: Progress
+    spec: DownloadSpec,
+    settings: Settings,
+    source: Source,
+    account: Account,
+    progress: Progress,
+    shipping: Shipping,
 ) -> None:
     pool = Pool(
         worker.main, settings.model_dump_json(), workers=spec.workers,
@@ -139,7 +148,7 @@ def _download(
     )  # fmt: skip
     progress.start("downloading", source.size, unit="row")
     seen: Counter[int] = Counter()
-    events = pool.run(_tasks(spec, settings, source, account, progress))
+    events = pool.run(_tasks(spec, settings, source, account, progress, shipping))
     with contextlib.closing(events):
         for event in events:
             if isinstance(event, Retried):
@@ -151,6 +160,7 @@ def _download(
             if message["kind"] == "done":
                 record = ShardRecord.model_validate(message["record"])
                 account.add(record)
+                shipping.ship(record)
                 # Only now: a worker that ends before its answer arrives leaves the shard to another.
                 ShardTask.model_validate(task).file(settings.scratch).unlink()
                 rows = _ledger(record).rows_in
@@ -162,13 +172,19 @@ def _download(
 
 
 def _tasks(
-    spec: DownloadSpec, settings: Settings, source: Source, account: Account, progress: Progress
+    spec: DownloadSpec,
+    settings: Settings,
+    source: Source,
+    account: Account,
+    progress: Progress,
+    shipping: Shipping,
 ) -> Iterator[dict[str, Any]]:
     """The shards that are not whole yet, each written out when it is about to be taken."""
     for shard in source.shards(spec.parameters.rows_per_shard):
-        record = _finished(settings, shard.number)
+        record = _finished(settings, shard.number, shipping)
         if record is not None and _ledger(record).rows_in == shard.size:
             account.add(record, reused=True)
+            shipping.ship(record)
             progress.advance(shard.size)
             continue
         task = ShardTask(shard=shard.number, normalised=shard.normalised)
@@ -176,13 +192,13 @@ def _tasks(
         yield task.model_dump()
 
 
-def _finished(settings: Settings, number: int) -> ShardRecord | None:
-    """The record of a shard that stands whole and unchanged in `out`."""
+def _finished(settings: Settings, number: int, shipping: Shipping) -> ShardRecord | None:
+    """The record of a shard that stands whole and unchanged in `out`, or went to the object store."""
     try:
         record = ShardRecord.model_validate_json(record_path(settings.done, number).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    return record if record.matches(settings.out) else None
+    return record if shipping.has(record) or record.matches(settings.out) else None
 
 
 def _ledger(record: ShardRecord) -> Ledger:

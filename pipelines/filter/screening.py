@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import BadInput
 from pipelines.facts.hashes import Hashes
 from pipelines.filter.spec import FilterSpec
-from pipelines.lake import takedown
+from pipelines.lake import cache, takedown
 
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/:?#]+)"
 _DOMAIN = re.compile(r"[^\s/:@?#]+")
@@ -77,7 +77,7 @@ def _entries(files: Iterable[Path], form: re.Pattern[str], words: str, *, lower:
     found = []
     for path in files:
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = cache.local(path).read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise BadInput(
                 f"this blocklist is not UTF-8 text: {error}", where=path, remedy="save it as UTF-8"
@@ -111,11 +111,12 @@ class Nsfw:
         Raises:
             BadInput: a file has no such columns.
         """
-        most, files = spec.parameters.most_nsfw, [str(path) for path in spec.nsfw_scores]
+        here = [cache.local(path) for path in spec.nsfw_scores]
+        most, files = spec.parameters.most_nsfw, [str(path) for path in here]
         none = pa.array([], pa.string())
         if most is None or not shards:
             return cls(none, None)
-        key = _key(spec.nsfw_scores)
+        key = _key(here)
         join = f"""
             SELECT pairs.uid AS uid, max(nsfw) AS nsfw
             FROM read_parquet($pairs) AS pairs JOIN read_parquet($scores) AS scores

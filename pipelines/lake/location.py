@@ -209,6 +209,12 @@ def listing(folder: Path) -> dict[Path, tuple[int, str]]:
     }
 
 
+def matching(pattern: Path) -> list[Path]:
+    """The remote objects that a path with `*` and `?` stands for, neither of which crosses a `/`."""
+    found = _store().glob(_key(pattern), detail=True)
+    return [Path(_SCHEME) / name for name, info in found.items() if info["type"] == "file"]
+
+
 def remove(paths: list[Path]) -> None:
     """Delete remote objects; those that are gone already do not matter."""
     if paths:

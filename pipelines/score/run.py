@@ -224,6 +224,8 @@ def _write_shard(path: Path, shard: _Shard, spec: ScoreSpec, work: Work) -> None
             with partial.open("wb") as stream:
                 np.save(stream, found, allow_pickle=False)
             partial.replace(final)
+            # Of all files the largest by far; the others are read once more for the account.
+            work.finish(final)
     _write(_path(path, work, "dropped"), pa.Table.from_pylist(shard.dropped, DROPPED), work)
     columns = {"uid": shard.uids, "score": scores, "perceptual_hash": shard.hashes}
     _write(_path(path, work, "scores"), pa.table(columns, SCORES), work)
