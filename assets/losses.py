@@ -12,7 +12,7 @@ from pipelines.lake.manifest import Manifest
 LOSSES_FILE = "losses.parquet"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 480, 180, 56, 22, 10
 FURTHER = ("gradient_norm", "learning_rate")
-FURTHER_BEGINNINGS = ("loss: ", "pivot gap: ")
+FURTHER_BEGINNINGS = ("loss: ", "pivot gap: ", "experts: ")
 MOST_FURTHER = 12
 """More curves than this are left to TensorBoard: metadata is stored with every event."""
 POINTS = 240

@@ -32,6 +32,7 @@ from pipelines.training.gap import HeldOut, pivot_gap
 from pipelines.training.loader import StepBatches, load_ahead
 from pipelines.training.order import Order, PoolOfLikes, make_order
 from pipelines.training.plan import PackPlan, make_plan
+from pipelines.training.routing import Routing, expert_use
 from pipelines.training.samples import Batch, Samples, measure
 from pipelines.training.spec import Optimisation
 from pipelines.training.speed import speed_up
@@ -142,8 +143,9 @@ class _Run:
         self.last_gap: dict[str, float] = {}
         self._gap: dict[str, float] = {}
         self._read_every = READ_EVERY_ON_GPU if engine.device.type == "cuda" else 1
-        self._sums = self._no_sums()
-        self._unread: list[tuple[int, Tensor, float, bool, float, float]] = []
+        self._routing = Routing.of(engine.model, plan.groups, engine.device, optimisation.steps)
+        self._sums, self._routed = self._no_sums()
+        self._unread: list[tuple[int, Tensor, Tensor, float, bool, float, float]] = []
         self._counts = [0.0] * 4
         self._waited = 0.0
         self._skipped = self._skipped_in_a_row = 0
@@ -151,8 +153,9 @@ class _Run:
         self._cost = step_cost(engine.model)
         self._peak = peak_of(engine.device, engine.precision)
 
-    def _no_sums(self) -> Tensor:
-        return torch.zeros(len(self.plan.groups), 2, dtype=torch.float64, device=self.engine.device)
+    def _no_sums(self) -> tuple[Tensor, Tensor]:
+        losses = torch.zeros(len(self.plan.groups), 2, dtype=torch.float64, device=self.engine.device)
+        return losses, losses.new_zeros(0) if self._routing is None else self._routing.no_sums()
 
     def rate_share(self, step: int) -> float:
         settings = self.optimisation
@@ -169,6 +172,9 @@ class _Run:
         """A batch's losses by group: added up where they are, read later."""
         values = losses.detach().double()
         self._sums.index_add_(0, batch.groups, torch.stack((values, torch.ones_like(values)), dim=1))
+        if self._routing is not None and batch.images:
+            weights: Any = self.engine.model.routing
+            self._routing.count(self._routed, weights, batch.image_groups)
         lengths = batch.packing.lengths if batch.packing else [batch.tokens / len(batch.ids)] * len(batch.ids)
         pairs = sum(length * length / 2 for length in lengths)
         flops = self._cost.of(
@@ -191,8 +197,10 @@ class _Run:
             )
         if not taken:
             self.progress.say(f"step {step} was skipped: its gradient is no finite number")
-        self._unread.append((step, self._sums, norm, taken, self.clock.step_over(), self._waited))
-        self._sums = self._no_sums()
+        self._unread.append(
+            (step, self._sums, self._routed, norm, taken, self.clock.step_over(), self._waited)
+        )
+        self._sums, self._routed = self._no_sums()
         if (step + 1) % self._read_every == 0:
             self.read()
 
@@ -206,12 +214,14 @@ class _Run:
             return
         steps = len(self._unread)
         counts = torch.tensor(self._counts, dtype=torch.float64, device=self.engine.device)
-        together = torch.cat([*(sums.flatten() for _, sums, *_ in self._unread), counts])
+        together = torch.cat(
+            [part.flatten() for _, sums, routed, *_ in self._unread for part in (sums, routed)] + [counts]
+        )
         dist.all_reduce(together)
-        *losses, tokens, positions, _images, flops = together.tolist()
-        by_step = np.array(losses).reshape(steps, len(self.plan.groups), 2)
-        seconds = sum(one[4] for one in self._unread)
-        waited = sum(one[5] for one in self._unread)
+        *sums, tokens, positions, _images, flops = together.tolist()
+        by_step = np.array(sums).reshape(steps, -1)
+        seconds = sum(one[5] for one in self._unread)
+        waited = sum(one[6] for one in self._unread)
         for name, value in zip(
             self._totals, (tokens, positions - tokens, waited, seconds, flops), strict=True
         ):
@@ -225,15 +235,19 @@ class _Run:
         }
         if self._peak:
             speed["mfu"] = flops / seconds / self._peak / self.engine.ranks
-        for (step, _, norm, taken, *_), sums in zip(self._unread, by_step, strict=True):
-            self._note(step, sums, norm, taken, speed)
+        width = 2 * len(self.plan.groups)
+        for (step, _, _, norm, taken, *_), row in zip(self._unread, by_step, strict=True):
+            routed = {} if self._routing is None else self._routing.figures(step, row[width:].tolist())
+            self._note(step, row[:width].reshape(-1, 2), norm, taken, speed, routed)
         self._unread, self._counts = [], [0.0] * 4
 
     def _goodput(self, done: int) -> float:
         """What was done in earlier starts, and still counts, is taken to have been as fast."""
         return self.clock.goodput(self._totals["seconds"] * done / (done - self.first))
 
-    def _note(self, step: int, sums: np.ndarray, norm: float, taken: bool, speed: dict[str, float]) -> None:
+    def _note(
+        self, step: int, sums: np.ndarray, norm: float, taken: bool, speed: dict[str, float], routed: dict[str, float]
+    ) -> None:  # fmt: skip
         loss = float(sums[:, 0].sum() / sums[:, 1].sum())
         if taken and not math.isfinite(loss):
             raise BadInput(
@@ -251,7 +265,7 @@ class _Run:
         }
         if self.figures is not None:
             named = {"loss": loss, "gradient_norm": norm, "supervised_tokens": float(sums[:, 1].sum()), "learning_rate": rate}  # fmt: skip
-            self.figures.add(step, {**named, **by_group, **self._gap}, speed)
+            self.figures.add(step, {**named, **by_group, **routed, **self._gap}, speed)
             self._gap = {}
         # The first few are what a terminal has room for; all are drawn in Dagster.
         gap = {name: value for name, value in self.last_gap.items() if name.startswith("pivot gap")}
@@ -292,8 +306,11 @@ class _Run:
             if self._peak:
                 found["mfu"] = round(totals["flops"] / totals["seconds"] / self._peak / self.engine.ranks, 4)
         if self.figures is not None:
-            last = self.figures.table()["loss"].to_pylist()[-20:]
+            columns = self.figures.table().to_pydict()
+            last = columns["loss"][-20:]
             found["final_loss"] = round(sum(last) / len(last), 5)
+            if self._routing is not None:
+                found["experts_by_language"] = expert_use(columns)
         return found
 
 

@@ -58,6 +58,8 @@ class Batch:
     supervision: Supervision
     groups: Tensor
     """(supervised): the number of the group that each supervised token belongs to."""
+    image_groups: Tensor
+    """(images): the same of each image."""
     tokens: int
     """Tokens that are no padding."""
     images: int
@@ -78,6 +80,7 @@ class Batch:
             None if self.packing is None else self.packing.to(device),
             self.supervision.to(device),
             self.groups.to(device, non_blocking=True),
+            self.image_groups.to(device, non_blocking=True),
             self.tokens,
             self.images,
         )
@@ -112,9 +115,14 @@ def collate(
             labels[row, : lengths[row]] = torch.tensor(sample.text.labels)
         packing = None
     images = [sample.pixels.reshape(-1, *sample.pixels.shape[-3:]) for sample in samples if sample.pixels is not None]  # fmt: skip
+    counts = [
+        0 if one.pixels is None else len(one.pixels.reshape(-1, *one.pixels.shape[-3:])) for one in samples
+    ]
+    supervised = [sum(label != IGNORED for label in one.text.labels[1:]) for one in samples]
     return Batch(
         ids, labels, torch.from_numpy(np.concatenate(images)) if images else None, packing,
-        supervision_of(labels), _token_groups(samples, groups), sum(lengths), sum(map(len, images)),
+        supervision_of(labels), _groups(samples, groups, supervised), _groups(samples, groups, counts),
+        sum(lengths), sum(map(len, images)),
     )  # fmt: skip
 
 
@@ -123,12 +131,12 @@ def _pieces(length: int, most: int) -> list[int]:
     return [min(most, length - start) for start in range(0, length, most)]
 
 
-def _token_groups(samples: Sequence[Sample], groups: Sequence[str]) -> Tensor:
+def _groups(samples: Sequence[Sample], groups: Sequence[str], counts: Sequence[int]) -> Tensor:
+    """The number of each sample's group, as often as its count says."""
     numbers = {name: number for number, name in enumerate(groups)}
-    supervised = [sum(label != IGNORED for label in sample.text.labels[1:]) for sample in samples]
     return torch.repeat_interleave(
         torch.tensor([numbers[sample.group] for sample in samples], dtype=torch.long),
-        torch.tensor(supervised, dtype=torch.long),
+        torch.tensor(counts, dtype=torch.long),
     )
 
 

@@ -167,6 +167,11 @@ def test_a_tiny_twin_is_pretrained_tuned_and_asked(
     if end.visual.moe is not None:
         assert end.routing is not None
         torch.testing.assert_close(end.routing.sum(-1), torch.ones(len(end.routing)))
+        used = manifest.read(tmp_path / "tuned").metrics["experts_by_language"]
+        assert set(used) == {"en", "zh"}
+        assert all(
+            len(weights) == 6 and sum(weights) == pytest.approx(1, abs=1e-3) for weights in used.values()
+        )
 
 
 def test_lora_trains_and_publishes_a_plain_model_with_its_adapters_beside(
