@@ -166,4 +166,6 @@ def show_results(done: Finished) -> None:
 
     results = done.table / report.RESULTS
     shown = terminal_table(read_results(results))
-    done.console.results(f"{shown}\n\nreport   {done.table / report.PAGE}\nresults  {results}")
+    done.console.results(
+        f"{shown}\n\nreport   {done.table / report.PAGE}\nresults  {results}\ncards    {done.table / report.CARDS}"
+    )

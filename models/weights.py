@@ -39,6 +39,11 @@ class WeightsError(Exception):
         super().__init__(f"{message} ({where})" if str(where) else message)
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether a source is named as model hubs name it, and is no path here."""
+    return _HUB_ID.fullmatch(source) is not None and not Path(source).exists()
+
+
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, in hex, read in bounded memory."""
     with path.open("rb") as stream:

@@ -73,7 +73,7 @@ class Stage(Generic[SpecT]):
     the environment names (`PART_INDEX`, `PART_COUNT`), and leaves them in the work folder. Needs `resumable`:
     a last run, without these, finds all parts done and publishes."""
     stable_names: tuple[str, ...] = ()
-    """Files that people open: also put directly under `output`, after the publish."""
+    """Files that people open, or folders of them: also put directly under `output`, after the publish."""
     estimate: Callable[[SpecT], str] | None = None
     """What a run would cost, in words, without a request; for stages that ask paid servers."""
 

@@ -27,9 +27,11 @@ from pipelines.lake.buckets import hash_keys
 from pipelines.lake.identity import pair_uid
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.shards import INDEX_FILE, ShardWriter, image_extension, write_index
+from pipelines.model_card.origin import LICENSES, license_of
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.translate.guarded import Reject, TranslatesTexts, Translation, translate_all
+from pipelines.world.spec import LICENSE as WORLD_LICENSE
 
 PREFIX = "shard"
 DROPPED_FILE = "dropped.parquet"
@@ -61,6 +63,7 @@ def run(spec: InstructionSpec, work: Work, progress: Progress) -> Outcome:
             metrics["corpora"] = {name: one.languages for name, one in counts.items()}
             metrics["without_image"] = {name: one.without_image for name, one in counts.items()}
             dropped += left_out
+    metrics[LICENSES] = _licenses(spec)
     kept = len(writer.rows)
     write_index(work.out / INDEX_FILE, writer.rows)
     pq.write_table(pa.Table.from_pylist(dropped, DROPPED), work.out / DROPPED_FILE)
@@ -69,6 +72,11 @@ def run(spec: InstructionSpec, work: Work, progress: Progress) -> Outcome:
         metrics=metrics,
         rows={INDEX_FILE: kept, DROPPED_FILE: len(dropped)},
     )
+
+
+def _licenses(spec: InstructionSpec) -> dict[str, str]:
+    own = {} if spec.world is None else {"world": WORLD_LICENSE}
+    return own | {name: license_of(table) for name, table in sorted(spec.corpora.items())}
 
 
 def _add_world(

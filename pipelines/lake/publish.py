@@ -63,16 +63,37 @@ def publish(
     return made
 
 
+def _files_of(made: Manifest, stable_names: Sequence[str]) -> list[str]:
+    """The files that the stable names stand for, below the table's folder of this fingerprint: a name may be a folder's."""
+    names = [file.path.removeprefix(f"{made.fingerprint}/") for file in made.files]
+    return [name for name in names if any(name == one or name.startswith(f"{one}/") for one in stable_names)]
+
+
+def _remove_others(folder: Path, kept: set[Path]) -> None:
+    """What an earlier publish put into a folder that goes by a stable name, and this one did not."""
+    if location.is_remote(folder):
+        location.remove([path for path in location.listing(folder) if path not in kept])
+    elif folder.is_dir():
+        for path in folder.rglob("*"):
+            if path.is_file() and path not in kept:
+                path.unlink()
+
+
 def tidy(table: Path, made: Manifest, stable_names: Sequence[str]) -> None:
     """What follows a publish: the stable names show the new files, and old files go.
 
     Done again when a table is reused, for a run may have been killed just before it.
     """
-    for stable in stable_names:
+    shown = _files_of(made, stable_names)
+    for stable in shown:
         content = location.read_bytes(table / made.fingerprint / stable)
         target = table / stable
         if not location.is_file(target) or location.read_bytes(target) != content:
+            if not location.is_remote(table):
+                target.parent.mkdir(parents=True, exist_ok=True)
             location.write_bytes(target, content)
+    for name in stable_names:
+        _remove_others(table / name, {table / one for one in shown})
     for old in location.folders(table):
         # Only what stages made: `table` may be a folder in which a person keeps other things.
         if old.name != made.fingerprint and _FINGERPRINT.fullmatch(old.name):

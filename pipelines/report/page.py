@@ -10,8 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.report import benchmarks, charts
+from pipelines.report import benchmarks, cards, charts
 from pipelines.report.results import Results, Score, SharePoint, language_name, score_of
+from pipelines.report.spec import CARDS
 
 STAGE_TITLES = {
     "raw_pairs": "Downloaded",
@@ -104,6 +105,8 @@ def render(results: Results, images: dict[str, bytes], thumbnails: dict[str, byt
         shares={language: _share_chart(points) for language, points in results.shares.items() if points},
         images={digest: _data_url(content) for digest, content in images.items()},
         thumbnails={uid: _data_url(content) for uid, content in thumbnails.items()},
+        cards=cards.named(results),
+        cards_folder=CARDS,
         dimensions=DIMENSIONS,
         kinds=KINDS,
         drifts={source: charts.drift(points) for source, points in results.drift.items()},

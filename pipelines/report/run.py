@@ -9,12 +9,12 @@ from pipelines.benchmarks import suite
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.progress import Progress
-from pipelines.report import benchmarks, experiment, page
+from pipelines.report import benchmarks, cards, experiment, page
 from pipelines.report.crawls import crawls, drift, thumbnails
 from pipelines.report.gallery import gallery
 from pipelines.report.provenance import curves, provenance, tables, translation, weights
 from pipelines.report.results import Results
-from pipelines.report.spec import PAGE, RESULTS, ReportSpec
+from pipelines.report.spec import CARDS, PAGE, RESULTS, ReportSpec
 from pipelines.stage import Outcome, Work
 
 
@@ -63,6 +63,7 @@ def run(spec: ReportSpec, work: Work, progress: Progress) -> Outcome:
     (work.out / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if results.benchmarks is not None:
         benchmarks.write_downloads(results.benchmarks, work.out)
+    cards.write(spec, results, work.out / CARDS)
     (work.out / PAGE).write_text(page.render(results, images, thumbnails(spec)), encoding="utf-8")
     progress.advance()
     return Outcome(

@@ -8,8 +8,10 @@ from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.stage import InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "report"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 PAGE, RESULTS = "index.html", "results.json"
+CARDS = "cards"
+"""A folder: the card of each model, with its scores."""
 
 
 class ReportParameters(BaseModel):
@@ -59,5 +61,5 @@ STAGE = Stage(
     code_version=CODE_VERSION,
     run=lazy("pipelines.report.run:run"),
     summary="Write the report: one self-contained HTML page, and the same results as JSON.",
-    stable_names=(PAGE, RESULTS),
+    stable_names=(PAGE, RESULTS, CARDS),
 )

@@ -19,6 +19,7 @@ from pipelines.lake import cache, location, manifest, takedown
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.positioned import PositionedFile
 from pipelines.lake.shards import INDEX, INDEX_FILE, ShardWriter, image_extension, write_index
+from pipelines.model_card.origin import LICENSES, license_of
 from pipelines.progress import Progress
 from pipelines.shard import plan as planning
 from pipelines.shard.plan import Plan
@@ -79,6 +80,7 @@ def run(spec: ShardSpec, work: Work, progress: Progress) -> Outcome:
             "captions": dict(sorted(captions.items())),
             "samples_without_translation": untranslated,
             "bytes": tars + sum(file.bytes for file in work.shipped()),
+            LICENSES: {spec.source: license_of(spec.raw_pairs)},
         },
         rows={INDEX_FILE: plan.samples},
     )

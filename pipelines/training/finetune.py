@@ -10,13 +10,14 @@ from models.lora import add_adapters
 from models.vision_language import VisionLanguageModel, load
 from pipelines.command_line import main
 from pipelines.lake import manifest
+from pipelines.model_card.origin import BASE, LICENSES, licenses
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.training.conversations import ShardSamples
 from pipelines.training.gap import held_out_captions
 from pipelines.training.loop import train
 from pipelines.training.planning import plan_for
-from pipelines.training.publish import publish_model, weights_of
+from pipelines.training.publish import publish_card, publish_model, weights_of
 from pipelines.training.spec import FINETUNE, INSTRUCTIONS, FinetuneSpec
 from pipelines.training.texts import InstructionTexts, ShardTexts
 
@@ -37,9 +38,17 @@ def run(spec: FinetuneSpec, work: Work, progress: Progress) -> Outcome:
         ),
     )  # fmt: skip
     # Training shares the weights out, and rounds those that it freezes to its precision.
-    publish_model(_with_adapters(spec), trained.weights, work.out)
+    whole = _with_adapters(spec)
+    publish_model(whole, trained.weights, work.out)
     languages = Counter(name for index in range(len(shards)) for name in texts.languages(index))
-    return Outcome(metrics={**trained.metrics, "samples_by_language": dict(sorted(languages.items()))})
+    metrics = {
+        **trained.metrics,
+        "samples_by_language": dict(sorted(languages.items())),
+        LICENSES: licenses([spec.pretrained, spec.instructions]),
+        BASE: manifest.read(spec.pretrained).metrics.get(BASE, {}),
+    }
+    publish_card(whole, FINETUNE, "instruction tuning", sorted(languages), spec, metrics, work.out)
+    return Outcome(metrics=metrics)
 
 
 def _with_adapters(spec: FinetuneSpec) -> VisionLanguageModel:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from models.vision_language import assemble
 from pipelines.command_line import main
 from pipelines.lake import manifest
+from pipelines.model_card.origin import BASE, LICENSES, base_weights, licenses
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.training.conversations import ShardSamples
 from pipelines.training.gap import held_out_captions
 from pipelines.training.loop import train
 from pipelines.training.planning import plan_for
-from pipelines.training.publish import publish_model, weights_of
+from pipelines.training.publish import publish_card, publish_model, weights_of
 from pipelines.training.spec import PRETRAIN, PretrainSpec, caption_languages, caption_prompts
 from pipelines.training.texts import CaptionTexts, ShardTexts
 
@@ -39,7 +40,18 @@ def run(spec: PretrainSpec, work: Work, progress: Progress) -> Outcome:
     # Training shares the weights out and rounds the frozen ones to its precision: publish those as they were.
     whole = assemble(manifest.folder(spec.language_model), manifest.folder(spec.vision))
     publish_model(whole, trained.weights, work.out)
-    return Outcome(metrics={**trained.metrics, "language": "+".join(sorted(set(caption_languages(spec))))})
+    languages = sorted(set(caption_languages(spec)))
+    metrics = {
+        **trained.metrics,
+        "language": "+".join(languages),
+        LICENSES: licenses(spec.shards.values()),
+        BASE: {
+            "language_model": base_weights("language_model", spec.language_model),
+            "vision": base_weights("vision", spec.vision),
+        },
+    }
+    publish_card(whole, PRETRAIN, "multimodal pretraining", languages, spec, metrics, work.out)
+    return Outcome(metrics=metrics)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from models.vision_language import VisionLanguageModel
 from models.weights import WeightsError
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
+from pipelines.model_card import card
+from pipelines.model_card.origin import BASE, LICENSES
+from pipelines.stage import Stage
+from pipelines.training.spec import TrainingSpec
 
 
 def put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -30,6 +35,22 @@ def publish_model(model: VisionLanguageModel, weights: dict[str, Tensor], folder
     if int(os.environ.get("RANK", "0")) == 0:
         put_weights(model, weights)
         model.save(folder)
+
+
+def publish_card(
+    model: VisionLanguageModel, stage: Stage[Any], what: str, languages: Sequence[str],
+    spec: TrainingSpec, metrics: Mapping[str, Any], folder: Path,
+) -> None:  # fmt: skip
+    """Write the model's card beside its files; under torchrun the first rank does, for all.
+
+    `metrics` are the stage's, with what `pipelines.model_card.origin` puts among them.
+    """
+    if int(os.environ.get("RANK", "0")) == 0:
+        made = card.Made(
+            stage=stage.name, code_version=stage.code_version, what=what, languages=languages, spec=spec,
+            metrics=metrics, licenses=metrics[LICENSES], base=metrics[BASE],
+        )  # fmt: skip
+        card.write(model, made, folder)
 
 
 @contextmanager

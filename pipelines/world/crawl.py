@@ -32,7 +32,7 @@ from pipelines.world.faults import (
 )
 from pipelines.world.grammar import Grammar, grammar
 from pipelines.world.scenes import Scene, draw_scenes
-from pipelines.world.spec import WorldParameters
+from pipelines.world.spec import LICENSE, WorldParameters
 
 PAGES_SCHEMA = pa.schema([("path", pa.string()), ("scene", pa.string()), ("fault", pa.string())])
 URLS_SCHEMA = pa.schema([("url", pa.string()), ("caption", pa.string())])
@@ -168,7 +168,7 @@ def crawl_document(*, crawl: str, language: str, file: str, world: str) -> str:
         "crawl": crawl,
         "language": language,
         "files": [file],
-        "license": "CC0-1.0",
+        "license": LICENSE,
         "source": "the procedural world, pipelines/world",
         "allow_loopback": True,
         "world": world,

@@ -9,6 +9,8 @@ from pipelines.stage import Stage, StageSpec, lazy
 
 NAME = "world"
 CODE_VERSION = "3"
+LICENSE = "CC0-1.0"
+"""Of all that the world makes up."""
 
 
 class WorldParameters(BaseModel):

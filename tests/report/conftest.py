@@ -21,6 +21,7 @@ from pipelines.lake import manifest
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.manifest import Manifest, TableFile
+from pipelines.model_card.markdown import FILE, SCORES_BEGIN, SCORES_END
 from pipelines.report.spec import ReportSpec
 from pipelines.score_answers.spec import STAGE as SCORES
 from pipelines.score_answers.spec import ScoreAnswersSpec
@@ -135,6 +136,9 @@ def model_table(folder: Path, name: str, stage: str, metrics: dict[str, Any]) ->
     losses = [3.2 * math.exp(-step / 90) + 0.35 + generator.gauss(0, 0.06) for step in range(600)]
     pq.write_table(pa.table({"step": list(range(600)), "loss": losses}), made / "losses.parquet")
     (made / "visual.safetensors").write_bytes(name.encode())
+    (made / FILE).write_text(
+        f"---\nlicense: unknown\n---\n\n# A vision-language model: test\n\n{SCORES_BEGIN}\n{SCORES_END}\n"
+    )
     return publish(table, stage, metrics=metrics)
 
 

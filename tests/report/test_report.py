@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.lake.ledger import Ledger
-from pipelines.report.spec import STAGE, ReportParameters, ReportSpec
+from pipelines.report.spec import CARDS, STAGE, ReportParameters, ReportSpec
 from pipelines.report.terminal import read_results, terminal_table
 from pipelines.stage import execute
 from tests.report.conftest import model_table
@@ -61,6 +62,7 @@ def test_the_page_refers_to_nothing_outside_itself(made: Path, page: Page) -> No
                 or value.startswith(("#", "data:image/"))
                 or ("download" in attributes and value.startswith("data:text/"))
                 or value.startswith("data:application/x-tex")
+                or (tag == "a" and (made / value).parent == made / CARDS and (made / value).is_file())
             ), (tag, name, value)
     style = re.search(r"<style>(.*?)</style>", (made / "index.html").read_text(), re.DOTALL)
     assert style is not None and "url(" not in style[1] and "@import" not in style[1]
@@ -251,3 +253,32 @@ def test_crawls_of_one_source_are_drawn_with_the_one_that_drifted(
     assert [point.crawl for point in found] == ["week-1", "week-2", "week-3"]
     assert found[2].low is not None and found[2].keep_rate < found[2].low
     assert "Drift: share kept" in (tmp_path / "report/index.html").read_text()
+
+
+def test_every_scored_model_has_a_card_with_its_scores(made: Path, page: Page) -> None:
+    results = read_results(made / "results.json")
+    assert results.benchmarks is not None
+    board = next(one for one in results.benchmarks.leaderboards if one.benchmark == "mmmb")
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    versions = {table.name: table.data_version for table in results.tables}
+    for name in ("pretrained", "english_only", "blend"):
+        card = ModelCard((made / CARDS / f"{name}.md").read_text(encoding="utf-8"))
+        cells = next(row.cells for row in board.rows if row.model == name)
+        found = {
+            (one.dataset_type, one.metric_type, one.dataset_config): one.metric_value
+            for one in card.data.eval_results or []
+        }
+        assert {language: found["mmmb", board.figure, language] for language in cells} == {
+            language: cell.value for language, cell in cells.items()
+        }
+        assert versions[f"answers/{name}"] in card.text and f"cards/{name}.md" in links
+
+
+def test_a_model_that_left_the_report_takes_its_card_along(report_spec: ReportSpec) -> None:
+    execute(STAGE, report_spec)
+    assert (report_spec.output / CARDS / "blend.md").is_file()
+    fewer = {name: table for name, table in report_spec.models.items() if name != "blend"}
+    execute(STAGE, report_spec.model_copy(update={"models": fewer}))
+    assert {path.name for path in (report_spec.output / CARDS).iterdir()} == {
+        "pretrained.md", "english_only.md",
+    }  # fmt: skip
