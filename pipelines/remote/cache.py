@@ -1,7 +1,8 @@
 """What was answered once is never asked again: across runs, crawls and recipes.
 
 One SQLite file: many processes of one machine may use it at once, a kill loses nothing that was
-committed, and deleting it costs only the requests. It holds texts and counts, never a key or a header.
+committed, and deleting it costs only the requests. It holds texts and counts, never a key or a header. It grows without
+end unless it is pruned: `python -m pipelines.remote.prune`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -18,9 +20,11 @@ from pipelines.errors import BadInput
 from pipelines.lake.buckets import hash_keys
 
 _TOGETHER = 500
+_DELETED_TOGETHER = 20_000
+_SECONDS_A_DAY = 86_400
 _WAIT_SECONDS = 60
 _SCHEMA = """
-create table if not exists entries (key blob primary key, value text not null) without rowid;
+create table if not exists entries (key blob primary key, value text not null, day integer) without rowid;
 create table if not exists spent (
     account text primary key, requests integer not null, prompt_tokens integer not null, answer_tokens integer not null
 ) without rowid;
@@ -46,6 +50,11 @@ def key_of(text: str, document: Mapping[str, Any]) -> bytes:
     return place + hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).digest()
 
 
+def today() -> int:
+    """Days since 1970."""
+    return int(time.time() // _SECONDS_A_DAY)
+
+
 class Cache:
     """Texts by key, in a file."""
 
@@ -61,6 +70,17 @@ class Cache:
             # A killed process loses nothing; a power failure the last few entries, which are asked again.
             self._database.execute("pragma synchronous=normal")
             self._database.executescript(_SCHEMA)
+            self._add_days()
+
+    def _add_days(self) -> None:
+        """Entries from before there was this column have no day, and count as the oldest."""
+        if "day" in [row[1] for row in self._database.execute("pragma table_info(entries)")]:
+            return
+        try:
+            self._database.execute("alter table entries add column day integer")
+        except sqlite3.OperationalError as error:
+            if "duplicate column" not in str(error):  # another process was faster
+                raise
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """The entries that there are among `keys`."""
@@ -77,8 +97,47 @@ class Cache:
 
     def put(self, entries: Mapping[bytes, str]) -> None:
         """Keep the entries; of one key, the first stays, so that what was read once is what is read again."""
+        day = today()
+        rows = [(key, value, day) for key, value in sorted(entries.items())]
         with self._told(), self._transaction():
-            self._database.executemany("insert or ignore into entries values (?, ?)", sorted(entries.items()))
+            self._database.executemany(
+                "insert or ignore into entries (key, value, day) values (?, ?, ?)", rows
+            )
+
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """By day on which entries were kept (days since 1970; -1: not known), oldest first: entries, and their bytes."""
+        query = (
+            "select coalesce(day, -1), count(*), sum(length(key) + length(cast(value as blob))) "
+            "from entries group by 1 order by 1"
+        )
+        with self._told():
+            return self._database.execute(query).fetchall()
+
+    def forget(self, before: int) -> int:
+        """Delete the entries that were kept before a day; return how many. What accounts have spent stays.
+
+        Some thousand at a time, so that others who use the file wait for moments only. Their disk is free after `shrink`.
+        """
+        deleted = 0
+        some = (
+            "delete from entries where key in (select key from entries where coalesce(day, -1) < ? limit ?)"
+        )
+        with self._told():
+            while True:
+                gone = self._database.execute(some, (before, _DELETED_TOGETHER)).rowcount
+                deleted += gone
+                if gone < _DELETED_TOGETHER:
+                    return deleted
+
+    def shrink(self) -> None:
+        """Give the disk of deleted entries back; needs as much free disk as what is left takes.
+
+        Raises:
+            BadInput: others are writing to the file.
+        """
+        with self._told():
+            self._database.execute("vacuum")
+            self._database.execute("pragma wal_checkpoint(truncate)")
 
     def spent(self, account: str) -> Spent:
         query = "select requests, prompt_tokens, answer_tokens from spent where account = ?"

@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import BadInput
+from pipelines.instructions.spec import NAME as INSTRUCTION_MIX
 from pipelines.lake import location, manifest
+from pipelines.lake.identity import pair_uid
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.shards import INDEX_FILE
 from pipelines.lake.takedown import Demands
@@ -76,7 +78,8 @@ def find(workspace: Path, demands: Demands, seen_before: list[Sighting]) -> Foun
     uids = pa.array(sorted({uid for found in rows.values() for uid, _ in found}), pa.string())
     for table, made in tables.items():
         if any(file.path.endswith(f"/{INDEX_FILE}") for file in made.files) and len(uids):
-            sightings += _sightings(table, workspace, made, _shards(table, uids), demands)
+            named_here = _samples_of(table, uids) if made.stage == INSTRUCTION_MIX else uids
+            sightings += _sightings(table, workspace, made, _shards(table, named_here), demands)
     named = demands.urls | demands.domains
     seen = [one for one in seen_before if named & set(one.demands)]
     known = sorted({*sightings, *seen}, key=lambda one: (one.table, one.data_version, one.shard))
@@ -116,6 +119,17 @@ def _rows(table: Path, demands: Demands) -> tuple[list[tuple[str, str]], Counter
         found += zip(rows["uid"].to_pylist(), rows["url"].to_pylist(), strict=True)
         shards.update(shard for shard in rows["shard"].to_pylist() if shard is not None)
     return found, shards
+
+
+def _samples_of(table: Path, uids: pa.Array) -> pa.Array:
+    """What an instruction mix calls conversations with these uids: there is a sample per language."""
+    with pq.ParquetFile(manifest.file(table, INDEX_FILE)) as index:
+        found = {
+            language
+            for batch in index.iter_batches(columns=["languages"])
+            for language in pc.unique(pc.list_flatten(batch["languages"])).to_pylist()
+        }
+    return pa.array([pair_uid(uid, language) for uid in uids.to_pylist() for language in sorted(found)])
 
 
 def _shards(table: Path, uids: pa.Array) -> Counter[str]:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from pipelines.errors import BadInput
 from pipelines.filter.spec import STAGE as FILTER
 from pipelines.filter.spec import FilterSpec
+from pipelines.instructions.spec import STAGE as MIX
+from pipelines.instructions.spec import InstructionSpec
 from pipelines.lake import manifest
 from pipelines.lake.shards import ShardReader
 from pipelines.lake.takedown import Demands
@@ -24,7 +26,7 @@ from pipelines.shard.spec import STAGE, ShardParameters, ShardSpec
 from pipelines.stage import InputTable, Outcome, Stage, StageSpec, Work, execute
 from pipelines.takedown import keep
 from pipelines.takedown.spec import Demand
-from tests import tables
+from tests import conversation_corpus, tables
 
 ROOT = Path(__file__).parents[2]
 ROWS = tables.world_rows(12)
@@ -204,3 +206,38 @@ def test_a_host_that_only_ends_like_a_domain_is_not_it() -> None:
         True,
         False,
     ]
+
+
+def test_conversations_are_traced_into_the_mix_and_leave_it(tmp_path: Path) -> None:
+    images = {f"{at}.jpg": row["image"] for at, row in enumerate(ROWS[:2])}
+    talks = [
+        conversation_corpus.entry("bad", "0.jpg", "What?", "A cat."),
+        conversation_corpus.entry("good", "1.jpg", "What?", "A dog."),
+        conversation_corpus.entry("text", None, "Why?", "Because."),
+    ]
+    crawl = conversation_corpus.write(tmp_path / "corpus", talks, images)
+    workspace = tmp_path / "data"
+    folder = workspace / "crawls" / "talks"
+    raw = conversation_corpus.taken_in(crawl, folder / "raw_pairs")
+
+    def mix() -> int:
+        listed = workspace / "takedown"
+        kept = FilterSpec(
+            output=folder / "filtered_pairs", raw_pairs=raw, takedown=listed if manifest.exists(listed) else None,
+        )  # fmt: skip
+        execute(FILTER, kept)
+        spec = InstructionSpec(
+            output=workspace / "instruction_mix", corpora={"talks": raw}, filtered={"talks": kept.output}
+        )
+        execute(MIX, spec)
+        return len(ShardReader(workspace / "instruction_mix"))
+
+    assert mix() == 3
+    model = ModelSpec(output=workspace / "finetuned", shards={"mix": workspace / "instruction_mix"})
+    execute(MODEL, model)
+    done = command("--workspace", str(workspace), "--url", "http://images.example/0.jpg", "--json")
+    found = json.loads(done.stdout)
+    assert len(found["rows"]["crawls/talks/raw_pairs"]) == 1
+    assert ("instruction_mix", 1) in [(one["table"], one["rows"]) for one in found["shards"]]
+    assert [one["table"] for one in found["made_from_them"]] == ["finetuned"]
+    assert mix() == 2
