@@ -86,7 +86,7 @@ class Console(dg.ConfigurableResource):
 
     def show(self, report: Report) -> None:
         """A progress record or a message of the stage that is running."""
-        if report["kind"] == "message":
+        if report["kind"] in ("message", "state"):
             self.say(report["text"])
             return
         if report["kind"] == "log":

@@ -62,6 +62,10 @@ def of_usage(usage: Usage | None) -> dict[str, dg.MetadataValue[Any]]:
     if usage.job:
         shown["job"] = dg.MetadataValue.text(usage.job)
         shown["attempts"] = dg.MetadataValue.int(usage.attempts)
+        if usage.queue:
+            shown["queue"] = dg.MetadataValue.text(usage.queue)
+        if usage.first_place is not None:
+            shown["first place in the queue"] = dg.MetadataValue.int(usage.first_place)
         shown["queued seconds"] = dg.MetadataValue.float(round(usage.queued_seconds, 1))
         shown["GPU-hours"] = dg.MetadataValue.float(round(usage.gpu_hours, 4))
     if usage.cost is not None:

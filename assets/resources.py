@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from pipelines.errors import BadInput
-from pipelines.launch.cluster import CLUSTER_VARIABLE, read_cluster
+from pipelines.launch.cluster import CLUSTER_VARIABLE, Cluster, read_cluster
 from pipelines.launch.local import LocalLauncher
 from pipelines.launch.spec import JobSpec, Launcher, Report, Usage
 
@@ -50,18 +50,29 @@ class Compute(dg.ConfigurableResource):
             )
         return cls(mode=cast(Mode, mode))
 
-    def sweep(self, patience_seconds: float) -> list[Swept]:
-        """End the cluster's jobs that no run has waited for in this time."""
+    def sweep(self, patience_seconds: float, notice_seconds: float) -> list[Swept]:
+        """Mark the cluster's jobs that no run has waited for in this time; end those marked before the notice."""
         if self.mode == "local":
             return []
         from pipelines.launch.janitor import sweep
 
-        return sweep(self._kubernetes().api, patience_seconds=patience_seconds)
+        api = self._kubernetes().api
+        return sweep(api, patience_seconds=patience_seconds, notice_seconds=notice_seconds)
+
+    def cluster(self) -> Cluster | None:
+        """The cluster on which work runs; None where it runs on this machine.
+
+        Raises:
+            BadInput: the cluster's file is missing or malformed.
+        """
+        if self.mode == "local":
+            return None
+        return read_cluster(Path(self.cluster_file) if self.cluster_file else None)
 
     def _kubernetes(self) -> KubernetesLauncher:
         from pipelines.launch.kubernetes import KubernetesLauncher
 
-        return KubernetesLauncher(read_cluster(Path(self.cluster_file) if self.cluster_file else None))
+        return KubernetesLauncher(cast(Cluster, self.cluster()))
 
     def launcher(self) -> Launcher:
         """The launcher. Kubernetes' client is imported where it is used alone.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 
@@ -22,6 +22,7 @@ from assets.resources import Compute
 from pipelines.errors import BadInput, Interrupted, StageFailed
 from pipelines.lake import manifest as manifests
 from pipelines.lake.manifest import Manifest
+from pipelines.launch.cluster import Cluster
 from pipelines.launch.spec import JobSpec, Report, Resources, Usage
 from pipelines.stage import Stage, StageSpec, fingerprint, input_versions, why_not_reusable
 
@@ -66,8 +67,16 @@ class StageAsset:
     """What else is done once the table is there, on every run, also when it was reused."""
 
 
-def stage_asset(declared: StageAsset) -> dg.AssetsDefinition:
-    """The Dagster asset of a declaration."""
+class Purse(Protocol):
+    """Decides, on a cluster, whether a launch may cost what it will cost: see assets/budget.py."""
+
+    def admit(self, context: dg.AssetExecutionContext, declared: StageAsset, cluster: Cluster) -> None: ...
+
+    def spend(self, context: dg.AssetExecutionContext, cost: float | None) -> None: ...
+
+
+def stage_asset(declared: StageAsset, purse: Purse | None = None) -> dg.AssetsDefinition:
+    """The Dagster asset of a declaration; on a cluster it is launched if `purse` admits it."""
 
     # Not `dg.asset`, which would name the op as the asset: the job of a stage has that name.
     @dg.multi_asset(
@@ -94,23 +103,23 @@ def stage_asset(declared: StageAsset) -> dg.AssetsDefinition:
     def materialize(
         context: dg.AssetExecutionContext, compute: Compute, console: Console
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        yield _materialize(declared, context, compute, console)
+        yield _materialize(declared, context, compute, console, purse)
 
     return materialize
 
 
 def _materialize(
-    declared: StageAsset, context: dg.AssetExecutionContext, compute: Compute, console: Console
-) -> dg.MaterializeResult[Any]:
+    declared: StageAsset, context: dg.AssetExecutionContext, compute: Compute, console: Console, purse: Purse | None,
+) -> dg.MaterializeResult[Any]:  # fmt: skip
     console.begin(declared.key.to_user_string(), len(context.job_def.nodes))
-    result = _reused_or_made(declared, context, compute, console)
+    result = _reused_or_made(declared, context, compute, console, purse)
     console.end()
     return result
 
 
 def _reused_or_made(
-    declared: StageAsset, context: dg.AssetExecutionContext, compute: Compute, console: Console
-) -> dg.MaterializeResult[Any]:
+    declared: StageAsset, context: dg.AssetExecutionContext, compute: Compute, console: Console, purse: Purse | None,
+) -> dg.MaterializeResult[Any]:  # fmt: skip
     try:
         crawl = crawl_of(context, job=declared.key.path[-1]) if declared.by_crawl else ""
         spec = declared.spec(crawl)
@@ -118,7 +127,7 @@ def _reused_or_made(
         reused = manifest is not None
         usage: Usage | None = None
         if manifest is None:
-            manifest, usage = _launch(declared, spec, why, context, compute, console)
+            manifest, usage = _launch(declared, spec, why, context, compute, console, purse)
             console.say(f"made in {duration(manifest.seconds)}{_rows_words(manifest)}")
         else:
             console.say(
@@ -150,15 +159,21 @@ def _reused_or_made(
 
 def _launch(
     declared: StageAsset, spec: StageSpec, why: str,
-    context: dg.AssetExecutionContext, compute: Compute, console: Console,
+    context: dg.AssetExecutionContext, compute: Compute, console: Console, purse: Purse | None,
 ) -> tuple[Manifest, Usage]:  # fmt: skip
     console.say(f"{declared.stage.name}: {why}")
+    cluster = compute.cluster() if purse is not None else None
+    if purse is not None and cluster is not None:
+        purse.admit(context, declared, cluster)
     partition = context.run.tags.get(PARTITION_TAG) if declared.by_crawl else None
     observed = time.monotonic()
 
     def on_report(report: Report) -> None:
         nonlocal observed
         console.show(report)
+        if report["kind"] == "state":
+            # Where it stands in the cluster is seen on the asset while it waits.
+            context.log_event(_state(declared.key, partition, report))
         now = time.monotonic()
         if report["kind"] == "progress" and now - observed >= OBSERVATION_SECONDS:
             observed = now
@@ -175,6 +190,8 @@ def _launch(
         requested_by=context.run.run_id,
     )
     usage = compute.run(job, on_report)
+    if purse is not None:
+        purse.spend(context, usage.cost)
     return manifests.read(spec.output), usage
 
 
@@ -188,6 +205,16 @@ def _observation(key: dg.AssetKey, partition: str | None, report: Report) -> dg.
         partition=partition,
         description=progress_words(report),
         metadata=dict(metadata.of_metrics(figures)),
+    )
+
+
+def _state(key: dg.AssetKey, partition: str | None, report: Report) -> dg.AssetObservation:
+    """How the asset's job stands in the cluster: queued and why, on which nodes, started again."""
+    return dg.AssetObservation(
+        asset_key=key,
+        partition=partition,
+        description=report["text"],
+        metadata=dict(metadata.of_metrics(report["figures"])),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.budget import Budget
 from assets.console import Console, explain_failure
 from assets.graph import SWEEP, Graph, graph
 from assets.partitions import PARTITION_TAG
@@ -14,6 +15,7 @@ from assets.resources import Compute
 from assets.stage_asset import stage_asset
 from jobs.ingestion import Ingestion
 from jobs.janitor import janitor_job, janitor_schedule
+from jobs.preflight import preflight_job
 from jobs.register_crawl import register_crawl_job
 from jobs.schedules import refilter_schedule
 from jobs.sensors import new_crawls_sensor
@@ -49,9 +51,11 @@ def definitions(recipe: Recipe | System) -> dg.Definitions:
     made = graph(recipe)
     ingestion, refilter = crawl_jobs(made)
     own_crawls = () if recipe.world is None else (recipe.world.crawl,)
+    compute = Compute.of_environment()
+    budget = Budget(made.assets)
     filtering = [asset for name in FILTERING for asset in made.of_stage(name)]
     return dg.Definitions(
-        assets=[stage_asset(declared) for declared in made.assets],
+        assets=[stage_asset(declared, budget) for declared in made.assets],
         jobs=[
             *chain_jobs(made),
             *ingestion.jobs,
@@ -59,10 +63,11 @@ def definitions(recipe: Recipe | System) -> dg.Definitions:
             *stage_jobs(made),
             register_crawl_job(made.layout.workspace, ingestion),
             janitor_job,
+            preflight_job(recipe),
         ],
         sensors=[new_crawls_sensor(ingestion, made.layout.workspace, recipe.crawls_folder, own_crawls)],
-        schedules=[refilter_schedule(refilter, *filtering), janitor_schedule],
-        resources={"compute": Compute.of_environment(), "console": Console()},
+        schedules=[refilter_schedule(refilter, *filtering), janitor_schedule(compute.mode)],
+        resources={"compute": compute, "console": Console()},
         executor=dg.in_process_executor,
     )
 

@@ -1,71 +1,34 @@
-"""`python -m jobs.preflight`: is everything there that a recipe needs, and what will it cost? Before it costs anything.
+"""`python -m jobs.preflight`, and the job `preflight`: is everything there that a recipe needs, and what will it cost? Before it costs anything.
 
 Checks the recipe, its data, the digests of everything that will be reused, and in the cluster the account's rights,
 queues, quota and the image; then prints hours, GPU-hours and price of each table. Exit code 42 if anything is
 missing or the budget does not last.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Dagster reads the annotations of an op's function.
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 
 from assets.console import table
+from assets.estimates import examine_all
 from assets.graph import SWEEP, graph
 from assets.partitions import registered
-from assets.stage_asset import StageAsset
+from assets.resources import MODE_VARIABLE, Compute
 from assets.systems.graph import system_graph
-from jobs.definitions import active_recipe
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
-from pipelines.fingerprint import input_versions
-from pipelines.lake import manifest as manifests
 from pipelines.launch import estimate as estimates
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, read_cluster
 from pipelines.launch.estimate import Estimate
 from pipelines.launch.preflight import problems
 from pipelines.recipe import Recipe
-from pipelines.stage import why_not_reusable
 from pipelines.systems.read import read_any
 from pipelines.systems.recipe import System
-
-
-def examine(declared: StageAsset, crawl: str, *, inputs_to_come: bool) -> tuple[Estimate, list[str]]:
-    """What a table will take, and what is wrong with its inputs; those that are still to be made may be missing."""
-    name = "/".join([*declared.key.path, *([crawl] if crawl else [])])
-    last: float | None = None
-    try:
-        spec = declared.spec(crawl)
-        last = manifests.read(spec.output).seconds if manifests.exists(spec.output) else None
-        reused = why_not_reusable(declared.stage, spec)[0] is not None
-        if not reused:
-            input_versions(spec)
-        return estimates.estimate(name, declared.resources, last_seconds=last, reused=reused), []
-    except BadInput as error:
-        taken = estimates.estimate(name, declared.resources, last_seconds=last, reused=False)
-        return taken, [] if inputs_to_come else [f"{name}: {error}"]
-
-
-def examine_all(recipe: Recipe | System, crawls: list[str], sweep: bool) -> tuple[list[Estimate], list[str]]:
-    """Every table of the recipe, in the order of the graph."""
-    taken: list[Estimate] = []
-    wrong: list[str] = []
-    to_be_made: set[dg.AssetKey] = set()
-    made = system_graph(recipe) if isinstance(recipe, System) else graph(recipe)
-    for declared in made.assets:
-        if SWEEP in declared.key.path and not sweep:
-            continue
-        for crawl in crawls if declared.by_crawl else [""]:
-            inputs_to_come = not to_be_made.isdisjoint(declared.upstream)
-            one, found = examine(declared, crawl, inputs_to_come=inputs_to_come)
-            taken.append(one)
-            wrong += found
-            if one.source != "reused":
-                to_be_made.add(declared.key)
-    return taken, wrong
 
 
 def report(taken: list[Estimate], cluster: Cluster) -> str:
@@ -92,14 +55,17 @@ def report(taken: list[Estimate], cluster: Cluster) -> str:
 
 
 def preflight(
-    recipe: Recipe | System, cluster: Cluster, crawls: list[str], *, budget: float | None, sweep: bool = False
-) -> str:
-    """The report.
+    recipe: Recipe | System, cluster: Cluster, crawls: list[str], *, budget: float | None, say: Callable[[str], None] = print,
+    sweep: bool = False,
+) -> str:  # fmt: skip
+    """The report, which is said before the budget is held against it.
 
     Raises:
         BadInput: something is missing (all of it is named), or the budget does not last.
     """
-    taken, wrong = examine_all(recipe, crawls, sweep)
+    made = system_graph(recipe) if isinstance(recipe, System) else graph(recipe)
+    assets = [declared for declared in made.assets if sweep or SWEEP not in declared.key.path]
+    taken, wrong = examine_all(assets, crawls)
     needed = {one.name: one.resources for one in taken if one.source != "reused"}
     wrong += problems(cluster, Api(cluster), needed)
     if wrong:
@@ -109,12 +75,51 @@ def preflight(
             remedy="mend each of these, and run the preflight again",
         )
     words = report(taken, cluster)
-    print(words)  # noqa: T201 - what the command is for
+    say(words)
     estimates.hold_against_budget(taken, cluster, budget if budget is not None else cluster.budget)
     return words
 
 
+def preflight_job(recipe: Recipe | System) -> dg.JobDefinition:
+    """The same in the web UI: a run that fails where the command would."""
+
+    @dg.op(description="Checks all that the recipe needs on the cluster, and prices it; launches nothing.")
+    def check_before_launch(context: dg.OpExecutionContext, compute: Compute) -> None:
+        try:
+            cluster = compute.cluster()
+            if cluster is None:
+                raise BadInput(
+                    "work runs on this machine: there is no cluster to check",
+                    where=f"the environment variable {MODE_VARIABLE}",
+                    remedy="set it to kubernetes in the code location's environment",
+                )
+            words = preflight(
+                recipe, cluster, crawls_of(recipe, context.instance), budget=None, say=context.log.info
+            )
+        except BadInput as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+        context.add_output_metadata({"estimate": dg.MetadataValue.md(f"```\n{words}\n```")})
+
+    @dg.job(
+        name="preflight",
+        executor_def=dg.in_process_executor,
+        description="Is everything there that the recipe needs on the cluster, and what will it cost?",
+    )
+    def check() -> None:
+        check_before_launch()
+
+    return check
+
+
+def crawls_of(recipe: Recipe | System, instance: dg.DagsterInstance) -> list[str]:
+    """All registered crawls; before the first run, the recipe's own."""
+    own = [recipe.world.crawl] if isinstance(recipe, Recipe) and recipe.world is not None else []
+    return registered(instance) or own
+
+
 def main() -> None:
+    from jobs.definitions import active_recipe
+
     parser = argparse.ArgumentParser(prog="python -m jobs.preflight", description=__doc__)
     parser.add_argument("--recipe", type=Path, help="the recipe; without it, the active one (RECIPE)")
     parser.add_argument("--cluster", type=Path, help="the cluster's file; without it, CLUSTER_FILE")
@@ -125,9 +130,7 @@ def main() -> None:
     try:
         recipe = read_any(arguments.recipe) if arguments.recipe else active_recipe()
         with dg.DagsterInstance.get() as instance:
-            crawls = arguments.crawl or registered(instance)
-        if not crawls and isinstance(recipe, Recipe) and recipe.world is not None:
-            crawls = [recipe.world.crawl]
+            crawls = arguments.crawl or crawls_of(recipe, instance)
         preflight(
             recipe, read_cluster(arguments.cluster), crawls, budget=arguments.budget, sweep=arguments.sweep
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dagster as dg
 
+from assets.budget import Budget
 from assets.console import Console, explain_failure
 from assets.resources import Compute
 from assets.stage_asset import stage_asset
 from assets.systems.graph import SystemGraph, system_graph
 from jobs.janitor import janitor_job, janitor_schedule
+from jobs.preflight import preflight_job
 from pipelines.systems.chain import crawl_uses
 from pipelines.systems.recipe import System
 
@@ -19,11 +21,12 @@ CRAWL_JOB = "crawl_"
 def system_definitions(system: System) -> dg.Definitions:
     """Everything that Dagster shows and runs for a system."""
     made = system_graph(system)
+    compute, budget = Compute.of_environment(), Budget(made.assets)
     return dg.Definitions(
-        assets=[stage_asset(declared) for declared in made.assets],
-        jobs=[main_job(made), *crawl_jobs(made), *stage_jobs(made), janitor_job],
-        schedules=[janitor_schedule],
-        resources={"compute": Compute.of_environment(), "console": Console()},
+        assets=[stage_asset(declared, budget) for declared in made.assets],
+        jobs=[main_job(made), *crawl_jobs(made), *stage_jobs(made), janitor_job, preflight_job(system)],
+        schedules=[janitor_schedule(compute.mode)],
+        resources={"compute": compute, "console": Console()},
         executor=dg.in_process_executor,
     )
 

@@ -36,7 +36,7 @@ from pipelines.errors import BadInput, io_error_explained
 from pipelines.fingerprint import fingerprint, input_versions, parameters, reusable, why_not_reusable
 from pipelines.lake import cache, location, lock, manifest, publish
 from pipelines.lake.manifest import Manifest
-from pipelines.lake.work import Work
+from pipelines.lake.work import UNPUBLISHED, Work
 from pipelines.progress import Progress
 
 __all__ = [
@@ -131,7 +131,7 @@ def _unpublished(stage: Stage[Any]) -> Manifest:
 def _work(stage: Stage[SpecT], spec: SpecT, inputs: dict[str, str]) -> Work:
     name = fingerprint(stage, spec, inputs)
     remote = location.is_remote(spec.output)
-    return Work(cache.scratch(spec.output) / "_work" / name, spec.output / name if remote else None)
+    return Work(cache.scratch(spec.output) / UNPUBLISHED / name, spec.output / name if remote else None)
 
 
 def _described(

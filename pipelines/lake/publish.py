@@ -10,9 +10,8 @@ from pathlib import Path
 from pipelines.errors import BadInput
 from pipelines.lake import cache, location, manifest
 from pipelines.lake.manifest import Manifest
-from pipelines.lake.work import Work
+from pipelines.lake.work import UNPUBLISHED, Work
 
-_WORK = "_work"
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -59,7 +58,9 @@ def publish(
                 remedy="run it again: it finds the table made, or makes it anew",
             ) from None
     tidy(table, made, stable_names)
-    shutil.rmtree(cache.scratch(table) / _WORK, ignore_errors=True)
+    shutil.rmtree(cache.scratch(table) / UNPUBLISHED, ignore_errors=True)
+    if location.is_remote(table):
+        location.remove(list(location.listing(table / UNPUBLISHED)))
     return made
 
 

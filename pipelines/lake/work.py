@@ -1,14 +1,23 @@
-"""Where a run writes, and how its finished files leave this machine before the run ends."""
+"""Where a run writes, and how its finished files, and what a resume needs, leave this machine before the run ends.
+
+    <table>/<fingerprint>/...          files of the table, when they are finished
+    <table>/_work/<fingerprint>/...    what was kept for a resume, by path below the work folder; gone after the publish
+
+Both only where the table lies in an object store: on a disk they are in the work folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.lake import cache, location
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.manifest import TableFile
+
+UNPUBLISHED = "_work"
 
 
 @dataclass(frozen=True)
@@ -33,10 +42,41 @@ class Work:
             return
         name = path.relative_to(self.out).as_posix()
         record = _ship(path, name, self.destination)
-        note = self._shipped / f"{name}.json"
+        note = self.note(path)
         note.parent.mkdir(parents=True, exist_ok=True)
         location.write_bytes(note, record.model_dump_json().encode())
         path.unlink()
+
+    def note(self, path: Path) -> Path:
+        """What stands here for a file of `out` that is finished, and in the store."""
+        return self._shipped / f"{path.relative_to(self.out).as_posix()}.json"
+
+    @property
+    def kept_at(self) -> Path | None:
+        """Where in the object store what is kept for a resume lies; None where the table is on a disk."""
+        if self.destination is None:
+            return None
+        return self.destination.parent / UNPUBLISHED / self.destination.name
+
+    def keep(self, path: Path) -> None:
+        """Say that a file of `folder` is whole, and that a later run goes on from it.
+
+        Where the table is remote it is copied there: the later run may be on another machine.
+        """
+        if self.kept_at is not None:
+            location.upload(path, self.kept_at / path.relative_to(self.folder))
+
+    def restore(self, paths: Iterable[Path]) -> None:
+        """Fetch those of the files of `folder` that an earlier run kept and that are not here."""
+        if self.kept_at is None:
+            return
+        kept = self.kept_at
+        missing = {path for path in paths if not path.is_file()}
+        if not missing:
+            return
+        there = location.listing(kept)
+        found = sorted(path for path in missing if kept / path.relative_to(self.folder) in there)
+        cache.in_parallel(lambda path: _fetch(kept / path.relative_to(self.folder), path), found)
 
     def shipped(self) -> list[TableFile]:
         """The files that are in the object store already; paths relative to `out`."""
@@ -61,6 +101,14 @@ class Work:
 
     def _notes(self) -> Iterator[Path]:
         yield from sorted(self._shipped.rglob("*.json"))
+
+
+def _fetch(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        location.download(source, stream)
+    partial.replace(target)
 
 
 def _described(path: Path, name: str) -> TableFile:

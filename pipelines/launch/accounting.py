@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from pipelines.launch.cluster import Cluster
+from pipelines.launch.kueue import PLACE
 from pipelines.launch.spec import JobSpec, Report, Usage
 
 
@@ -31,7 +32,9 @@ class Account:
         self._start = None
 
     def see(self, report: Report) -> None:
-        """A report of a pod: steps are counted, and restarts of the count noticed."""
+        """A report: steps are counted, restarts of the count noticed, and the first place in the queue."""
+        if report["kind"] == "state" and self.usage.first_place is None and PLACE in report["figures"]:
+            self.usage.first_place = int(report["figures"][PLACE])
         if report["kind"] != "progress" or report["unit"] != "step":
             return
         done = int(report["done"])

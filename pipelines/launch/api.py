@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import urllib3
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config.config_exception import ConfigException
 from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pipelines.errors import BadInput
 from pipelines.launch import naming
 from pipelines.launch.cluster import Cluster
-from pipelines.launch.render import CONTAINER, Manifest
+from pipelines.launch.connection import connection
+from pipelines.launch.pod import CONTAINER, Manifest
+from pipelines.launch.refusals import Exists, Gone, explained
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,16 +29,11 @@ REQUEST_SECONDS = (10.0, 60.0)
 """Time to connect, and to wait for an answer."""
 MAX_PAUSE_SECONDS = 30.0
 
-KUEUE = ("kueue.x-k8s.io", "v1beta1")
 JOBSET = ("jobset.x-k8s.io", "v1alpha2")
 
 
-class Gone(Exception):
-    """The object is not there."""
-
-
-class Exists(Exception):
-    """An object of this name is there already."""
+class Troubled(Exception):
+    """The API does not answer now, and the question is not worth waiting for."""
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -55,7 +49,7 @@ class Api:
         self.namespace = cluster.namespace
         self._patience = cluster.patience_seconds
         self._reached = False
-        self.where, configuration = _configuration(cluster)
+        self.where, configuration = connection(cluster)
         self.server = configuration.host
         configuration.retries = False
         api_client = client.ApiClient(configuration)
@@ -128,25 +122,7 @@ class Api:
         )  # fmt: skip
         return sorted(found, key=lambda event: str(event.get("lastTimestamp") or ""))
 
-    # Queue, quota, rights
-
-    def local_queue(self, name: str) -> Manifest | None:
-        """The queue; None if there is none of this name."""
-        try:
-            return self._call(
-                "get localqueues.kueue.x-k8s.io", self._custom.get_namespaced_custom_object,
-                *KUEUE, self.namespace, "localqueues", name,
-            )  # fmt: skip
-        except Gone:
-            return None
-
-    def workload(self, job_uid: str) -> Manifest | None:
-        """Kueue's object for a job."""
-        found = self._call(
-            "list workloads.kueue.x-k8s.io", self._custom.list_namespaced_custom_object,
-            *KUEUE, self.namespace, "workloads", label_selector=f"kueue.x-k8s.io/job-uid={job_uid}",
-        )["items"]  # fmt: skip
-        return found[0] if found else None
+    # Quota, rights
 
     def quotas(self) -> list[Manifest]:
         return self._items("list resourcequotas", self._core.list_namespaced_resource_quota, self.namespace)
@@ -184,13 +160,31 @@ class Api:
         except Gone:
             return
 
+    def read(
+        self, action: str, path: str, query: dict[str, str] | None = None, *, patient: bool = True
+    ) -> Manifest:
+        """What any path of the API answers, for kinds that the client has no calls for.
+
+        Raises:
+            Gone: there is no such object, or the API does not serve such a path.
+            Troubled: not `patient`, and the API does not answer.
+        """
+        found: Manifest = self._call(
+            action, self._raw.call_api, path, "GET", query_params=list((query or {}).items()),
+            header_params={"Accept": "application/json"}, response_types_map={200: "object"},
+            auth_settings=["BearerToken"], _return_http_data_only=True, patient=patient,
+        )  # fmt: skip
+        return found
+
     def _items(self, action: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> list[Manifest]:
         return list(self._call(action, call, *arguments, **more).get("items") or [])
 
-    def _call(self, action: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    def _call(
+        self, action: str, call: Callable[..., Any], *arguments: Any, patient: bool = True, **more: Any
+    ) -> Any:
         seconds = self._patience if self._reached else min(FIRST_CALL_SECONDS, self._patience)
         retrying = Retrying(
-            retry=retry_if_exception(_is_passing),
+            retry=retry_if_exception(lambda error: patient and _is_passing(error)),
             wait=wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_SECONDS),
             stop=stop_after_delay(seconds),
             before_sleep=before_sleep_log(log, logging.WARNING),
@@ -199,8 +193,14 @@ class Api:
         try:
             found = retrying(call, *arguments, _request_timeout=REQUEST_SECONDS, **more)
         except ApiException as error:
-            raise self._explained(error, action) from None
+            if not patient and _is_passing(error):
+                raise Troubled(f"{error.status} {error.reason}") from None
+            raise explained(
+                error, action, server=self.server, found=self.where, namespace=self.namespace
+            ) from None
         except urllib3.exceptions.HTTPError as error:
+            if not patient:
+                raise Troubled(str(error)) from None
             if self._reached:
                 raise
             raise BadInput(
@@ -210,88 +210,6 @@ class Api:
             ) from None
         self._reached = True
         return found if isinstance(found, str | dict) else self._raw.sanitize_for_serialization(found)
-
-    def _explained(self, error: ApiException, action: str) -> Exception:
-        """The error that a person can act on, or a sign to the caller, for what the API answered."""
-        words = _message(error)
-        where = f"{self.server}, namespace {self.namespace}"
-        if error.status == 401:
-            return BadInput(
-                "the cluster does not know these credentials",
-                where=f"{self.server} ({self.where})",
-                remedy="log in again, or renew the token; `kubectl auth whoami` must answer",
-            )
-        if error.status == 403:
-            return _forbidden(words, action, where)
-        if error.status == 404 and re.search(r'namespaces? "[^"]*" not found', words):
-            return BadInput(
-                f"the namespace {self.namespace!r} does not exist in this cluster",
-                where=where,
-                remedy="create what the project needs there: make k8s-render OVERLAY=<overlay> | kubectl apply -f -; "
-                "or mend `namespace` in the cluster's file",
-            )
-        if error.status == 404:
-            return Gone(words)
-        if error.status == 409 and "exceeded quota" not in words:
-            return Exists(words)
-        if error.status in (400, 422):
-            return BadInput(
-                f"the cluster refuses this object: {words}",
-                where=where,
-                remedy="mend the value named above in the recipe's `resources` or in the cluster's file",
-            )
-        return error
-
-
-def _configuration(cluster: Cluster) -> tuple[str, Any]:
-    """How to reach the API, and where that was found.
-
-    Raises:
-        BadInput: there is no usable kubeconfig, or it lacks the context.
-    """
-    configuration = client.Configuration()
-    named = cluster.kubeconfig or cluster.context
-    try:
-        if not named:
-            try:
-                config.load_incluster_config(client_configuration=configuration)
-                return "the pod's service account", configuration
-            except ConfigException:
-                pass
-        path = None if cluster.kubeconfig is None else str(cluster.kubeconfig)
-        config.load_kube_config(path, context=cluster.context, client_configuration=configuration)
-    except (ConfigException, TypeError, ValueError, OSError) as error:
-        raise BadInput(
-            f"there is no usable kubeconfig: {error}",
-            where=str(cluster.kubeconfig or "KUBECONFIG, or ~/.kube/config"),
-            remedy="name an existing file and context in the cluster's file (`kubeconfig`, `context`); "
-            "`kubectl config get-contexts` lists them",
-        ) from None
-    return f"kubeconfig {cluster.kubeconfig or '~/.kube/config'}", configuration
-
-
-def _forbidden(words: str, action: str, where: str) -> BadInput:
-    if "exceeded quota" in words or "LimitRanger" in words or "violates PodSecurity" in words:
-        return BadInput(
-            f"the cluster refuses this request: {words}",
-            where=where,
-            remedy="ask for less in the recipe's `resources`, or have the namespace's quota raised",
-        )
-    account = re.search(r'User "([^"]+)"', words)
-    who = account[1] if account else "this account"
-    verb, resource = action.split(" ", 1)
-    return BadInput(
-        f"{who} may not {action}",
-        where=where,
-        remedy=f"grant it: apply k8s/base/rbac.yaml; `kubectl auth can-i {verb} {resource}` must say yes",
-    )
-
-
-def _message(error: ApiException) -> str:
-    try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        return str(error.body or error.reason)
 
 
 def _cause(error: BaseException) -> str:

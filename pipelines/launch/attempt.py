@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.errors import BadInput
 from pipelines.launch import naming
-from pipelines.launch.api import Api, Exists, Gone
+from pipelines.launch.api import Api
 from pipelines.launch.channel import Reader
 from pipelines.launch.cluster import Cluster
-from pipelines.launch.outcome import End, PodEnd, classify, condition, pod_end
-from pipelines.launch.render import GROUP, Rendered, as_job_set, digest, job_name, render
+from pipelines.launch.jobset import GROUP
+from pipelines.launch.outcome import End, PodEnd, classify, condition, pod_end, seconds_of
+from pipelines.launch.refusals import Gone
 from pipelines.launch.spec import JobSpec, Report
 from pipelines.launch.waiting import Waiting
 
 Manifest = dict[str, Any]
-CONTROLLER_LOOKS = 60
-"""Seconds in which the controller of JobSet must have made a Job."""
 
 
 @dataclass
@@ -51,7 +47,7 @@ class Attempt:
 
     @property
     def number(self) -> int:
-        return _number(self.manifest)
+        return number_of(self.manifest)
 
     @property
     def created(self) -> float:
@@ -84,8 +80,8 @@ class Attempt:
         if condition(self.manifest, "Complete") or condition(self.manifest, "Failed"):
             return self._ended(on_report)
         self._heartbeat()
-        for words in self._waiting.words(self.manifest, self.pods):
-            on_report({"kind": "message", "stage": self.spec.name, "text": words})
+        for words, figures in self._waiting.words(self.manifest, self.pods):
+            on_report({"kind": "state", "stage": self.spec.name, "text": words, "figures": figures})
         return None
 
     def listen(self, on_report: Callable[[Report], None]) -> None:
@@ -190,115 +186,6 @@ class Attempt:
         return False
 
 
-def start_or_find(api: Api, cluster: Cluster, spec: JobSpec, parts: int = 1, least: int = 0) -> Attempt:
-    """The job that runs for this work, or a new one, with a number from `least` on: never a second.
-
-    Raises:
-        BadInput: one runs that was described otherwise.
-    """
-    base = naming.base_name(spec)
-    owner = _owner(api, spec)
-    kind = "p" if parts > 1 else "a"
-    jobs = [
-        job
-        for job in api.jobs({naming.JOB_LABEL: base})
-        if job["metadata"]["labels"][naming.ATTEMPT_LABEL].startswith(kind)
-    ]
-    running = [job for job in jobs if not _finished(job)]
-    if running:
-        return _attach(api, cluster, spec, max(running, key=_number), owner, parts)
-    number = max(1 + max(map(_number, jobs), default=-1), least)
-    rendered = render(
-        spec, cluster, number, token=secrets.token_hex(4), owner=owner, parts=parts
-    )  # fmt: skip
-    name = job_name(rendered.name, cluster)
-    try:
-        if cluster.backend == "jobset":
-            api.create_job_set(as_job_set(rendered))
-            return Attempt(api, cluster, spec, _made_by_controller(api, name), found=False, parts=parts)
-        made = api.create_job(rendered.job)
-    except Exists:
-        # Another run was faster.
-        return _attach(api, cluster, spec, api.job(name), owner, parts)
-    _serve(api, rendered, made)
-    return Attempt(api, cluster, spec, made, found=False, parts=parts)
-
-
-def _attach(
-    api: Api, cluster: Cluster, spec: JobSpec, job: Manifest, owner: Manifest | None, parts: int
-) -> Attempt:
-    name, annotations = job["metadata"]["name"], job["metadata"].get("annotations") or {}
-    if annotations.get(naming.DIGEST_ANNOTATION) != digest(spec, cluster):
-        raise BadInput(
-            f"the job {name} makes this table already, with another image, other resources or another environment",
-            where=f"namespace {cluster.namespace}",
-            remedy=f"wait for it, or stop it and run again (it goes on from its checkpoint): kubectl -n {cluster.namespace} "
-            f"delete job {name}",
-        )
-    if owner is not None:
-        owners = [
-            found for found in job["metadata"].get("ownerReferences") or [] if found["uid"] != owner["uid"]
-        ]
-        job = api.patch_job(name, {"metadata": {"ownerReferences": [*owners, owner]}})
-    # The run that made it may have been killed before it came to this.
-    _serve(api, render(spec, cluster, _number(job), parts=parts), job)
-    return Attempt(api, cluster, spec, job, found=True, parts=parts)
-
-
-def _made_by_controller(api: Api, name: str) -> Manifest:
-    """The Job of a JobSet, once its controller has made it.
-
-    Raises:
-        BadInput: it does not come.
-    """
-    for _ in range(CONTROLLER_LOOKS):
-        try:
-            return api.job(name)
-        except Gone:
-            time.sleep(1.0)
-    raise BadInput(
-        f"nothing makes the job {name} of its JobSet",
-        where="the cluster's file: backend",
-        remedy="install JobSet's controller, or set `backend: indexed_job`",
-    )
-
-
-def _serve(api: Api, rendered: Rendered, job: Manifest) -> None:
-    if rendered.service is None or job["metadata"]["name"] != rendered.name:
-        return
-    reference = {
-        "apiVersion": "batch/v1", "kind": "Job", "name": rendered.name, "uid": job["metadata"]["uid"],
-    }  # fmt: skip
-    service = rendered.service
-    api.create_service({**service, "metadata": {**service["metadata"], "ownerReferences": [reference]}})
-
-
-def _owner(api: Api, spec: JobSpec) -> Manifest | None:
-    """The Job of the Dagster run, where the run is in this cluster: when it is deleted, so is the work."""
-    if not spec.requested_by:
-        return None
-    try:
-        job = api.job(f"dagster-run-{spec.requested_by}")
-    except Gone:
-        return None
-    return {
-        "apiVersion": "batch/v1", "kind": "Job",
-        "name": job["metadata"]["name"], "uid": job["metadata"]["uid"],
-    }  # fmt: skip
-
-
-def _number(job: Manifest) -> int:
+def number_of(job: Manifest) -> int:
+    """Which attempt a Job is."""
     return int(job["metadata"]["labels"][naming.ATTEMPT_LABEL][1:])
-
-
-def _finished(job: Manifest) -> bool:
-    return bool(
-        condition(job, "Complete") or condition(job, "Failed") or job["metadata"].get("deletionTimestamp")
-    )
-
-
-def seconds_of(timestamp: object) -> float | None:
-    """`2026-01-02T03:04:05Z` in seconds since the epoch."""
-    if not timestamp:
-        return None
-    return datetime.datetime.fromisoformat(str(timestamp).replace("Z", "+00:00")).timestamp()

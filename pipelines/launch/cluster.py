@@ -86,7 +86,7 @@ class Cluster(_Section):
     queue: str | None = Field(None, description="the LocalQueue of stages that name none")
     priority: str | None = Field(None, description="the PriorityClass of stages that name none")
     prices: Prices = Prices()
-    budget: float | None = Field(None, gt=0, description="what a whole recipe may cost")
+    budget: float | None = Field(None, gt=0, description="what one run may cost, all its tables together")
     max_gpus: int | None = Field(None, ge=0, description="GPUs that one job may hold")
 
     restarts: int = Field(50, ge=0, description="restarts after disruptions")

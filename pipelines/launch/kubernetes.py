@@ -11,11 +11,13 @@ from pipelines.errors import BadInput, StageFailed
 from pipelines.lake import location
 from pipelines.launch.accounting import Account
 from pipelines.launch.api import Api
-from pipelines.launch.attempt import Attempt, start_or_find
+from pipelines.launch.attempt import Attempt
 from pipelines.launch.cluster import Cluster
 from pipelines.launch.estimate import estimate, hold_against_budget
+from pipelines.launch.kueue import Kueue
 from pipelines.launch.outcome import End
 from pipelines.launch.spec import JobSpec, Report, Usage
+from pipelines.launch.start import start_or_find
 
 OnReport = Callable[[Report], None]
 
@@ -36,6 +38,7 @@ class KubernetesLauncher:
         """Run `job` to its end; see `pipelines.launch.spec.Launcher` for what it raises."""
         self._check(job)
         account = Account(self.cluster, job)
+        account.usage.queue = job.resources.queue or self.cluster.queue or ""
         if job.resources.parts > 1:
             self._to_the_end(job, on_report, account, parts=job.resources.parts)
         self._to_the_end(job, on_report, account, parts=1)
@@ -70,7 +73,7 @@ class KubernetesLauncher:
             self.cluster.budget if job.resources.hours is not None else None,
         )
         queue = job.resources.queue or self.cluster.queue
-        if queue is not None and self.api.local_queue(queue) is None:
+        if queue is not None and not Kueue(self.api).queue_exists(queue):
             raise BadInput(
                 f"the queue {queue!r} does not exist in the namespace {self.cluster.namespace!r}",
                 where=f"recipe: resources.{stage}.queue, or the cluster's file: queue",
@@ -79,7 +82,7 @@ class KubernetesLauncher:
 
     def _to_the_end(self, job: JobSpec, on_report: OnReport, account: Account, parts: int) -> None:
         def say(words: str) -> None:
-            on_report({"kind": "message", "stage": job.name, "text": words})
+            on_report({"kind": "state", "stage": job.name, "text": words, "figures": {}})
 
         def observe(report: Report) -> None:
             account.see(report)

@@ -19,6 +19,8 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 DIGEST_ANNOTATION = "vlm/spec-sha256"
 ASSET_ANNOTATION = "vlm/asset"
 CHANNEL_ANNOTATION = "vlm/channel"
+ABANDONED_ANNOTATION = "vlm/abandoned-since"
+"""When the janitor first saw that nobody follows a job, in nanoseconds since 1970."""
 FOLLOWER_PREFIX = "follower.vlm/"
 """Before a run's id: the annotation in which a run that follows the job notes, now and then, the time."""
 MAX_NAME = 63

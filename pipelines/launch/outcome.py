@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pipelines.errors import BAD_INPUT_EXIT_CODE, INTERRUPTED_EXIT_CODE
 from pipelines.launch.contract import PEER_LOST_EXIT_CODE
 from pipelines.launch.naming import INDEX_LABEL
-from pipelines.launch.render import CONTAINER
+from pipelines.launch.pod import CONTAINER
 
 Manifest = dict[str, Any]
 OUT_OF_MEMORY = "OOMKilled"
@@ -53,6 +54,13 @@ def condition(manifest: Manifest, kind: str) -> Manifest | None:
         if found["type"] == kind and found["status"] == "True":
             return dict(found)
     return None
+
+
+def seconds_of(timestamp: object) -> float | None:
+    """`2026-01-02T03:04:05Z` in seconds since the epoch."""
+    if not timestamp:
+        return None
+    return datetime.datetime.fromisoformat(str(timestamp).replace("Z", "+00:00")).timestamp()
 
 
 def index_of(pod: Manifest) -> int:

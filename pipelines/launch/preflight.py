@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pipelines.errors import BadInput
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, as_bytes
+from pipelines.launch.kueue import Kueue
 from pipelines.launch.spec import Resources
 
 NEEDED_RIGHTS = (
@@ -35,7 +36,7 @@ def problems(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Ite
             yield str(error)
     queues = {resources.queue or cluster.queue for resources in wanted.values()} - {None}
     for queue in sorted(str(queue) for queue in queues):
-        if api.local_queue(queue) is None:
+        if not Kueue(api).queue_exists(str(queue)):
             yield f"the queue {queue!r} does not exist in the namespace {cluster.namespace!r}"
     yield from _beyond_quota(cluster, api, wanted)
     if missing := image_missing(cluster.image):

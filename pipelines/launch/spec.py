@@ -12,7 +12,8 @@ from pipelines.declaration import StageSpec
 
 Report = dict[str, Any]
 """One record of a running job, by its `kind`: `progress` and `message` as `pipelines.progress` writes
-them; `log`, lines of rank 0's log under `text`."""
+them; `log`, lines of rank 0's log under `text`; `state`, how the job stands in the cluster, in words (`text`) and
+`figures`."""
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -78,6 +79,10 @@ class Usage:
     """Steps that count, as a share of the steps that were done: the rest was lost to restarts."""
     job: str = ""
     """Its name in the cluster."""
+    queue: str = ""
+    """The queue in which it waited, where there is one."""
+    first_place: int | None = None
+    """Its place in that queue when it was first seen there; 1 is the next."""
 
 
 class Launcher(Protocol):

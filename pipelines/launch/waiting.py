@@ -10,8 +10,9 @@ from typing import Any
 from pipelines.errors import BadInput
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, as_bytes
+from pipelines.launch.kueue import Kueue, Turn
 from pipelines.launch.naming import QUEUE_LABEL
-from pipelines.launch.outcome import container, index_of
+from pipelines.launch.outcome import container, index_of, pod_end
 from pipelines.launch.spec import JobSpec
 
 Manifest = dict[str, Any]
@@ -24,20 +25,37 @@ class Waiting:
 
     def __init__(self, api: Api, cluster: Cluster, spec: JobSpec) -> None:
         self._api, self._cluster, self._spec = api, cluster, spec
+        self._kueue = Kueue(api)
         self._said = ""
+        self._told: set[str] = set()
         self._since: float | None = None
-        self._queued_from = time.monotonic()
+        self._asked = 0.0
+        self._turn: Turn | None = None
 
-    def words(self, job: Manifest, pods: list[Manifest]) -> Iterator[str]:
-        """What is new.
+    def words(self, job: Manifest, pods: list[Manifest]) -> Iterator[tuple[str, dict[str, float]]]:
+        """What is new, with its place in the queue where it has one.
 
         Raises:
             BadInput: what the job waits for will not come.
         """
+        for words in self._tried_again(job, pods):
+            yield words, {}
         words = self._state(job, pods)
         if words != self._said:
             self._said = words
-            yield words
+            queued = job["spec"].get("suspend") and self._turn is not None
+            yield words, self._turn.figures() if queued and self._turn else {}
+
+    def _tried_again(self, job: Manifest, pods: list[Manifest]) -> Iterator[str]:
+        """Parts of a divided stage that failed: the cluster tries each of them again, and no other."""
+        if "backoffLimitPerIndex" not in job["spec"]:
+            return
+        for end in map(pod_end, pods):
+            if end.code in (None, 0) or end.name in self._told:
+                continue
+            self._told.add(end.name)
+            why = f"was disrupted ({end.reason})" if end.disrupted else f"failed (exit code {end.code})"
+            yield f"{job['metadata']['name']}: part {end.index} {why} and is tried again"
 
     def _state(self, job: Manifest, pods: list[Manifest]) -> str:
         name = job["metadata"]["name"]
@@ -66,13 +84,11 @@ class Waiting:
         queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
         if queue is None:
             return " (suspended)"
-        workload = self._api.workload(job["metadata"]["uid"])
-        if workload is None:
-            return f" in {queue}"
-        for found in workload.get("status", {}).get("conditions") or []:
-            if found["type"] in ("QuotaReserved", "Admitted", "Evicted") and found.get("message"):
-                return f" in {queue}: {found['message']}"
-        return f" in {queue}"
+        now = time.monotonic()
+        if self._turn is None or now - self._asked >= self._cluster.heartbeat_seconds:
+            self._asked = now
+            self._turn = self._kueue.turn(job, queue)
+        return f" {self._turn.words()}"
 
     def _look_at_refusals(self, job: Manifest) -> None:
         """The job's pods are not created: does the cluster say that they never will be?"""

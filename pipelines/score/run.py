@@ -105,6 +105,7 @@ def run(spec: ScoreSpec, work: Work, progress: Progress) -> Outcome:
     total = sum(map(pairs.rows, shards))
     mine = shards[rank.index :: rank.count]
     work.out.mkdir(parents=True, exist_ok=True)
+    work.restore(path for shard in mine for path in _kept(shard, spec, work))
     unfinished = [path for path in mine if not _path(path, work, "scores").is_file()]
     speed = Speed("", None)
     if unfinished:
@@ -128,6 +129,13 @@ def _load(spec: ScoreSpec) -> PairEncoder:
         return pair_encoder.load(manifest.folder(spec.clip), device=device.pick(spec.device))
     except WeightsError as error:
         raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
+
+
+def _kept(shard: Path, spec: ScoreSpec, work: Work) -> list[Path]:
+    """What a later run needs of a shard. Its scores come last: they mark it done."""
+    embeddings = EMBEDDINGS if spec.parameters.keep_embeddings else ()
+    notes = [work.note(_path(shard, work, prefix, ".npy")) for prefix in embeddings]
+    return [*notes, _path(shard, work, "dropped"), _path(shard, work, "scores")]
 
 
 def _path(shard: Path, work: Work, prefix: str, suffix: str = ".parquet") -> Path:
@@ -229,6 +237,8 @@ def _write_shard(path: Path, shard: _Shard, spec: ScoreSpec, work: Work) -> None
     _write(_path(path, work, "dropped"), pa.Table.from_pylist(shard.dropped, DROPPED), work)
     columns = {"uid": shard.uids, "score": scores, "perceptual_hash": shard.hashes}
     _write(_path(path, work, "scores"), pa.table(columns, SCORES), work)
+    for kept in _kept(path, spec, work):
+        work.keep(kept)
 
 
 def _autocast(encoder: PairEncoder, spec: ScoreSpec) -> contextlib.AbstractContextManager[Any]:

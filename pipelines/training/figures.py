@@ -19,6 +19,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 LOSS = "loss"
+CURVE = "losses.jsonl"
 BYTES_PER_GB = 1e9
 
 
@@ -26,7 +27,7 @@ class Figures:
     """The figures of all steps so far. Only the first rank has one."""
 
     def __init__(self, folder: Path, first: int, groups: Sequence[str]) -> None:
-        self._path = folder / "losses.jsonl"
+        self._path = folder / CURVE
         self._groups = groups
         kept = []
         if self._path.is_file():

@@ -26,7 +26,7 @@ from pipelines.progress import Progress
 from pipelines.stage import Work
 from pipelines.training import checkpoint
 from pipelines.training.engine import Engine, digest_of, join_group, make_engine
-from pipelines.training.figures import Clock, Figures, peak_memory
+from pipelines.training.figures import CURVE, Clock, Figures, peak_memory
 from pipelines.training.flops import peak_of, step_cost
 from pipelines.training.gap import HeldOut, pivot_gap
 from pipelines.training.loader import StepBatches, load_ahead
@@ -38,6 +38,8 @@ from pipelines.training.spec import Optimisation
 from pipelines.training.speed import speed_up
 
 LOSSES = "losses.parquet"
+BEGUN = "begun.json"
+CHECKPOINTS = "checkpoints"
 READ_EVERY_ON_GPU = 10
 """Steps between two looks at the losses: each is a wait for the GPU. A stop is agreed on without one."""
 
@@ -81,8 +83,7 @@ def train(
     fits = {"data plan": plan.digest, "frozen weights": _frozen_digest(model, optimisation)}
     engine = make_engine(speed_up(model, optimisation), optimisation)
     frozen_before = digest_of(engine.frozen_parameters())
-    checkpoints = work.folder / "checkpoints"
-    first = _resume(engine, checkpoints, fits, progress)
+    first = _resume(engine, work, fits, progress)
     run = _Run(engine, plan, optimisation, work, progress, first)
     width = optimisation.pack_tokens if optimisation.compile else None
     batches = load_ahead(
@@ -94,7 +95,8 @@ def train(
     with _stop_requests() as stop:
         for step in range(first, optimisation.steps):
             if stop.agreed():
-                _save(checkpoints, step, engine, fits, optimisation)
+                run.read()
+                _save(work, step, engine, fits, optimisation)
                 raise Interrupted(f"{what}: saved at step {step}")
             if held_out is not None and step % gap_every == 0:
                 run.add_gap(step, pivot_gap(engine, held_out, pad=pad))
@@ -113,7 +115,8 @@ def train(
 
             done = step + 1
             if done % optimisation.checkpoint_every == 0 and done < optimisation.steps:
-                _save(checkpoints, done, engine, fits, optimisation)
+                run.read()
+                _save(work, done, engine, fits, optimisation)
                 run.clock.skip()
         run.read()
 
@@ -352,19 +355,36 @@ def _frozen_digest(model: nn.Module, optimisation: Optimisation) -> str:
     return told[0]
 
 
-def _resume(engine: Engine, checkpoints: Path, fits: dict[str, str], progress: Progress) -> int:
-    found = checkpoint.newest(checkpoints, progress.say)
+def _kept_checkpoints(work: Work) -> Path | None:
+    return None if work.kept_at is None else work.kept_at / CHECKPOINTS
+
+
+def _resume(engine: Engine, work: Work, fits: dict[str, str], progress: Progress) -> int:
+    checkpoints, kept = work.folder / CHECKPOINTS, _kept_checkpoints(work)
+    if kept is None:
+        found = checkpoint.newest(checkpoints, progress.say)
+    else:
+        if engine.rank == 0:
+            work.restore([work.folder / CURVE, work.folder / BEGUN])
+        found = checkpoint.fetch(kept, checkpoints, progress.say)
     if found is None:
         return 0
     step = checkpoint.load(found, engine, fits)
+    if kept is not None:
+        checkpoint.forget(found)
     progress.say(f"goes on from step {step}")
     return step
 
 
-def _save(folder: Path, step: int, engine: Engine, fits: dict[str, str], optimisation: Optimisation) -> None:
+def _save(work: Work, step: int, engine: Engine, fits: dict[str, str], optimisation: Optimisation) -> None:
+    if engine.rank == 0:
+        # Before the checkpoint: curves that reach further than it are cut back.
+        work.keep(work.folder / CURVE)
+        work.keep(work.folder / BEGUN)
     checkpoint.save(
-        folder, step, engine, fits, kept=optimisation.checkpoints_kept, keep_every=optimisation.keep_every
-    )
+        work.folder / CHECKPOINTS, step, engine, fits, kept=optimisation.checkpoints_kept,
+        keep_every=optimisation.keep_every, remote=_kept_checkpoints(work),
+    )  # fmt: skip
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
@@ -373,7 +393,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 def _first_start(work: Work, rank: int) -> float:
     """When this training was started for the very first time: what goodput is measured against."""
-    path = work.folder / "begun.json"
+    path = work.folder / BEGUN
     if path.is_file():
         return float(json.loads(path.read_text()))
     now = time.time()

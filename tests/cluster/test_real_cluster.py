@@ -60,7 +60,7 @@ def test_a_job_that_is_cancelled_leaves_nothing(cluster: Cluster, world: JobSpec
     names: list[str] = []
 
     def stop(report: Report) -> None:
-        if report["kind"] == "message" and report["text"].startswith("started the job "):
+        if report["kind"] == "state" and report["text"].startswith("started the job "):
             names.append(report["text"].rpartition(" ")[2])
         if report["kind"] == "progress":
             raise KeyboardInterrupt

@@ -11,6 +11,7 @@ import pytest
 
 from assets.partitions import CRAWLS
 from assets.stage_asset import StageAsset
+from jobs.janitor import janitor_schedule
 from jobs.schedules import refilter_schedule
 from pipelines.stage import execute
 from tests.assets.toy_stage import STAGE, ToySpec
@@ -104,3 +105,8 @@ def test_the_same_tick_asks_once_and_another_parameter_asks_anew(
         assert isinstance(result, list)
         keys.append(result[0].run_key)
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_janitor_works_by_itself_where_jobs_outlive_their_runs() -> None:
+    assert janitor_schedule("kubernetes").default_status == dg.DefaultScheduleStatus.RUNNING
+    assert janitor_schedule("local").default_status == dg.DefaultScheduleStatus.STOPPED

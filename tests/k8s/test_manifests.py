@@ -205,3 +205,20 @@ def test_every_image_is_named_by_a_digest(rendered: list[Manifest]) -> None:
                 assert DIGEST.fullmatch(container["image"])
     factory = of_kind(rendered, "ConfigMap")["factory"]["data"]
     assert DIGEST.fullmatch(factory["ORCHESTRATOR_IMAGE"])
+
+
+def helm_values() -> Manifest:
+    found: Manifest = yaml.safe_load((ROOT / "k8s/helm/values.yaml").read_text())
+    return found
+
+
+def test_the_charts_instance_launches_runs_as_the_one_of_the_manifests_does() -> None:
+    """Above all: what a run's tags may change of its pod, and whose account it has."""
+    values, deployed = helm_values(), yaml.safe_load((ROOT / "k8s/base/dagster.yaml").read_text())
+    assert values["runLauncher"]["type"] == "CustomRunLauncher"
+    assert values["runLauncher"]["config"]["customRunLauncher"] == deployed["run_launcher"]
+    assert values["additionalInstanceConfig"]["run_retries"] == deployed["run_retries"]
+    assert values["dagsterDaemon"]["runRetries"] == {"enabled": False}, "or the key would stand there twice"
+    assert values["global"]["dagsterHome"] == deployed["run_launcher"]["config"]["dagster_home"]
+    (server,) = values["dagster-user-deployments"]["deployments"]
+    assert server["includeConfigInLaunchedRuns"] == {"enabled": False}

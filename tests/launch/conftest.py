@@ -50,4 +50,4 @@ def reports() -> list[Report]:
 
 def messages(reports: list[Report]) -> str:
     """What a person was told."""
-    return "\n".join(report["text"] for report in reports if report["kind"] == "message")
+    return "\n".join(report["text"] for report in reports if report["kind"] in ("message", "state"))

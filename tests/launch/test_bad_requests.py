@@ -125,6 +125,7 @@ def test_long_names_are_shortened_and_stay_different(cluster: FakeCluster) -> No
     [
         ("namespace", "n" * 64, "has 64 characters"),
         ("queue", "Big Queue", "cannot be the name of a queue"),
+        ("secrets", ["s" * 64], "the name of the secret has 64 characters"),
         ("image", "registry.example/vlm/gpu:latest", "not pinned by its digest"),
         ("gpus", 8, "gpus: unknown key"),
     ],
@@ -134,6 +135,14 @@ def test_a_cluster_file_is_checked_whole(key: str, value: object, words: str, tm
     path.write_text(yaml.safe_dump({"namespace": "vlm", "image": IMAGE, key: value}))
     with pytest.raises(BadInput, match=words):
         read_cluster(path)
+
+
+@pytest.mark.parametrize("key", ["queue", "priority"])
+def test_a_name_in_the_recipe_that_no_object_can_have_is_named(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(TINY_RECIPE.read_text() + f"\nresources: {{pretrained: {{{key}: {'q' * 64}}}}}\n")
+    with pytest.raises(BadInput, match=rf"resources.pretrained.{key}[\s\S]*pattern[\s\S]*remedy"):
+        read_recipe(path)
 
 
 def test_without_a_cluster_file_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -108,13 +109,25 @@ def test_what_no_run_waits_for_is_ended_by_the_janitor_and_nothing_else(
     killed = worker.start()
     cluster.wait_for(lambda: running(cluster), "the pod")
     compute = Compute(mode="kubernetes", cluster_file=str(worker.cluster_file))
-    assert compute.sweep(600.0) == []
+    assert compute.sweep(600.0, 0.0) == []
 
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
-    (swept,) = compute.sweep(0.0)
+    assert compute.sweep(600.0, 0.0) == []
+    (marked,) = compute.sweep(0.0, 3600.0)
+    (waits,) = compute.sweep(0.0, 3600.0)
+    assert not marked.deleted and not waits.deleted and marked.asset == "toy"
+    # A run that comes back to it is what the notice is for: the mark of before says nothing then.
+    (job,) = cluster.jobs()
+    beat = {f"{naming.FOLLOWER_PREFIX}back": str(time.time_ns())}
+    cluster.store.update(
+        "jobs", "vlm", job["metadata"]["name"], lambda job: job["metadata"]["annotations"].update(beat)
+    )
+    (again,) = compute.sweep(0.0, 0.0)
+    assert not again.deleted
+    (swept,) = compute.sweep(0.0, 0.0)
 
-    assert swept.asset == "toy"
+    assert swept.deleted
     cluster.wait_for(lambda: cluster.left() == [], "the end of the pods")
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from pipelines.errors import BadInput, StageFailed
 from pipelines.lake import manifest
-from pipelines.launch.attempt import start_or_find
 from pipelines.launch.kubernetes import KubernetesLauncher
 from pipelines.launch.spec import JobSpec, Report, Resources, Usage
+from pipelines.launch.start import start_or_find
 from tests.assets.toy_stage import ToySpec
 from tests.launch.apiserver.cluster import FakeCluster
 from tests.launch.conftest import messages
@@ -149,7 +149,9 @@ def test_a_queue_may_last_longer_than_any_timeout_and_says_why(
     # All patience is over long before the queue opens: waiting for a turn is no failure.
     settings = {"start_patience_seconds": 0.0, "patience_seconds": 0.5, "join_seconds": 1, "queue": "a100"}
     run = run_in_thread(cluster, job(tmp_path), reports, **settings)
-    cluster.wait_for(lambda: "is queued in a100: couldn't assign flavors" in messages(reports), "the queue")
+    cluster.wait_for(
+        lambda: "is queued in a100, place 1: couldn't assign flavors" in messages(reports), "the queue"
+    )
     seen = cluster.api.requests["get jobs"]
     cluster.wait_for(lambda: cluster.api.requests["get jobs"] > seen + 20, "more looks at the job")
     assert cluster.controllers.pods_made == 0
@@ -157,6 +159,56 @@ def test_a_queue_may_last_longer_than_any_timeout_and_says_why(
     usage = run.wait().usage
     assert manifest.verify(tmp_path / "toy").rows == 8
     assert usage is not None and usage.attempts == 1
+
+
+@pytest.mark.parametrize("unserved", [(), ("kueue.x-k8s.io/v1beta2", "visibility.kueue.x-k8s.io/v1beta2")])
+def test_a_job_in_a_queue_says_its_place_and_the_place_moves_up(
+    unserved: tuple[str, ...], cluster: FakeCluster, tmp_path: Path, reports: list[Report]
+) -> None:
+    """Also where Kueue is too old for the newest version of its API."""
+    cluster.api.unserved |= set(unserved)
+    for queue in ("a100", "other"):
+        cluster.add("LocalQueue", "localqueues", queue)
+        cluster.controllers.closed_queues.add(queue)
+    settings = cluster.settings(queue="a100")
+    api = KubernetesLauncher(settings).api
+    for name, queue in (("first", "a100"), ("elsewhere", "other")):
+        before = replace(
+            job(tmp_path), name=name, resources=Resources(**{**SMALL.model_dump(), "queue": queue})
+        )
+        ahead = start_or_find(api, settings, before)
+        cluster.wait_for(lambda: ahead.name in str(cluster.store.list("workloads", "vlm")), "its turn")  # noqa: B023
+        if queue == "a100":
+            first = ahead
+
+    run = run_in_thread(cluster, job(tmp_path), reports, queue="a100")
+
+    cluster.wait_for(
+        lambda: (
+            "in a100, place 2 (3 of all queues that share its quota): couldn't assign" in messages(reports)
+        ),
+        "the place",
+    )
+    api.delete_job(first.name)
+    cluster.wait_for(lambda: "in a100, place 1 (2 of all" in messages(reports), "the next place")
+    cluster.controllers.closed_queues.clear()
+    usage = run.wait().usage
+    assert usage is not None and (usage.queue, usage.first_place) == ("a100", 2)
+    places = [report["figures"] for report in reports if report["kind"] == "state" and report["figures"]]
+    assert places == [{"place in the queue": 2}, {"place in the queue": 1}]
+
+
+def test_a_cluster_that_does_not_show_places_is_waited_for_all_the_same(
+    cluster: FakeCluster, tmp_path: Path, reports: list[Report]
+) -> None:
+    cluster.api.unserved |= {"visibility.kueue.x-k8s.io/v1beta1", "visibility.kueue.x-k8s.io/v1beta2"}
+    cluster.add("LocalQueue", "localqueues", "a100")
+    cluster.controllers.closed_queues.add("a100")
+    run = run_in_thread(cluster, job(tmp_path), reports, queue="a100")
+    cluster.wait_for(lambda: "is queued in a100: couldn't assign flavors" in messages(reports), "the queue")
+    cluster.controllers.closed_queues.clear()
+    usage = run.wait().usage
+    assert usage is not None and usage.first_place is None
 
 
 def test_bursts_of_errors_of_the_api_are_sat_out_and_launch_nothing_twice(

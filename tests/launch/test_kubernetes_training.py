@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import math
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -103,10 +104,15 @@ def test_a_cancelled_training_leaves_a_checkpoint_and_nothing_else(
 ) -> None:
     output = tmp_path / "pretrained"
     launcher = KubernetesLauncher(cluster.settings())
+    # A process that a shell started in the background ignores SIGINT: as from a terminal, whoever runs this test.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     at_step(output, 2, _thread.interrupt_main)  # Ctrl-C
 
-    with pytest.raises(KeyboardInterrupt):
-        launcher.run(job(inputs, output), reports.append)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launcher.run(job(inputs, output), reports.append)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert cluster.left() == []
     assert cluster.pods() == []

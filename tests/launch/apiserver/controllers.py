@@ -79,7 +79,7 @@ class Controllers:
         queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
         if queue is None or not job["spec"].get("suspend"):
             return
-        name, uid = f"job-{job['metadata']['name']}"[:63].strip("-"), job["metadata"]["uid"]
+        name, uid = _workload_name(job), job["metadata"]["uid"]
         closed = queue in self.closed_queues or self.store.find("localqueues", namespace, queue) is None
         status = {
             "type": "QuotaReserved",
@@ -88,14 +88,32 @@ class Controllers:
             "message": "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a100, 8 more needed" if closed else "",
         }  # fmt: skip
         body = {
-            "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload",
+            "apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload",
             "metadata": {"name": name, "labels": {"kueue.x-k8s.io/job-uid": uid}},
+            "spec": {"queueName": queue},
             "status": {"conditions": [status]},
         }  # fmt: skip
         if self.store.find("workloads", namespace, name) is None:
             self.store.create("workloads", namespace, body)
         if not closed:
             self.store.update("jobs", namespace, job["metadata"]["name"], lambda j: j["spec"].update(suspend=False))  # fmt: skip
+
+    def pending(self, namespace: str, queue: str) -> Manifest:
+        """The answer of Kueue's visibility server: who waits, in the order of coming."""
+        suspended = {
+            _workload_name(job) for job in self.store.list("jobs", namespace) if job["spec"].get("suspend")
+        }
+        workloads = self.store.list("workloads", namespace)
+        waiting = [found for found in workloads if found["metadata"]["name"] in suspended]
+        waiting.sort(key=lambda found: int(found["metadata"]["resourceVersion"]))
+        items: list[Manifest] = []
+        for place, workload in enumerate(waiting):
+            if workload["spec"]["queueName"] == queue:
+                items.append({
+                    "metadata": {"name": workload["metadata"]["name"], "namespace": namespace}, "priority": 0,
+                    "localQueueName": queue, "positionInClusterQueue": place, "positionInLocalQueue": len(items),
+                })  # fmt: skip
+        return {"kind": "PendingWorkloadsSummary", "metadata": {}, "items": items}
 
     def _job_set(self, namespace: str, found: Manifest) -> None:
         """The one replicated job of a JobSet, and the Service for its pods."""
@@ -110,6 +128,10 @@ class Controllers:
         body["spec"]["template"]["spec"]["subdomain"] = name
         self.store.create("jobs", namespace, {"apiVersion": "batch/v1", "kind": "Job", **body})
         self.store.update("jobsets", namespace, name, lambda js: js["status"].update(made=True))
+
+
+def _workload_name(job: Manifest) -> str:
+    return f"job-{job['metadata']['name']}"[:63].strip("-")
 
 
 class _Reconcile:

@@ -18,7 +18,7 @@ from tests.launch.apiserver.store import Missing, Store, Taken, merged, now
 
 Manifest = dict[str, Any]
 PATH = re.compile(
-    r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)/namespaces/(?P<namespace>[^/]+)/(?P<resource>[^/]+)"
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/(?P<version>[^/]+))/namespaces/(?P<namespace>[^/]+)/(?P<resource>[^/]+)"
     r"(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?"
 )
 ADMIN = "admin"
@@ -41,6 +41,8 @@ class Api(ThreadingHTTPServer):
         """Answers (429, 500, 503; 0 cuts the connection) that the next requests get, before they are looked at."""
         self.late_troubles: list[int] = []
         """The same, after the request was carried out: its answer is lost."""
+        self.unserved: set[str] = set()
+        """Versions of APIs (`kueue.x-k8s.io/v1beta1`) that this server does not know."""
         self.requests: Counter[str] = Counter()
         self.recorded: list[tuple[str, Manifest]] = []
         """Every object that was created, with its kind."""
@@ -137,8 +139,8 @@ class Handler(BaseHTTPRequestHandler):
             wanted = body["spec"]["resourceAttributes"]
             return {**body, "status": {"allowed": self._may(account, wanted)}}
         match = PATH.fullmatch(url.path)
-        if match is None:
-            raise Refused(404, f"no such path: {url.path}")
+        if match is None or f"{match['group']}/{match['version']}" in self.server.unserved:
+            raise Refused(404, "404 page not found")
         group, namespace, resource = match["group"] or "", match["namespace"], match["resource"]
         if verb == "get" and match["name"] is None:
             verb = "watch" if query.get("watch") == "true" else "list"
@@ -186,6 +188,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._deleted(resource, namespace, name, body, query)
         if sub == "log":
             return self._log(namespace, name, query)
+        if sub == "pendingworkloads":
+            return self.server.controllers.pending(namespace, name)
         found = store.get(resource, namespace, name)
         return found
 

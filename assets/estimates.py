@@ -1,0 +1,47 @@
+"""What the tables of a recipe will take before they are made, and what of their inputs is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import dagster as dg
+
+from assets.stage_asset import StageAsset
+from pipelines.errors import BadInput
+from pipelines.fingerprint import input_versions
+from pipelines.lake import manifest as manifests
+from pipelines.launch import estimate as estimates
+from pipelines.launch.estimate import Estimate
+from pipelines.stage import why_not_reusable
+
+
+def examine(declared: StageAsset, crawl: str, *, inputs_to_come: bool) -> tuple[Estimate, list[str]]:
+    """What a table will take, and what is wrong with its inputs; those that are still to be made may be missing."""
+    name = "/".join([*declared.key.path, *([crawl] if crawl else [])])
+    last: float | None = None
+    try:
+        spec = declared.spec(crawl)
+        last = manifests.read(spec.output).seconds if manifests.exists(spec.output) else None
+        reused = why_not_reusable(declared.stage, spec)[0] is not None
+        if not reused:
+            input_versions(spec)
+        return estimates.estimate(name, declared.resources, last_seconds=last, reused=reused), []
+    except BadInput as error:
+        taken = estimates.estimate(name, declared.resources, last_seconds=last, reused=False)
+        return taken, [] if inputs_to_come else [f"{name}: {error}"]
+
+
+def examine_all(assets: Iterable[StageAsset], crawls: Sequence[str]) -> tuple[list[Estimate], list[str]]:
+    """The same of several tables, given in the order of the graph; those of crawls, for each of these."""
+    taken: list[Estimate] = []
+    wrong: list[str] = []
+    to_be_made: set[dg.AssetKey] = set()
+    for declared in assets:
+        for crawl in crawls if declared.by_crawl else [""]:
+            inputs_to_come = not to_be_made.isdisjoint(declared.upstream)
+            one, found = examine(declared, crawl, inputs_to_come=inputs_to_come)
+            taken.append(one)
+            wrong += found
+            if one.source != "reused":
+                to_be_made.add(declared.key)
+    return taken, wrong

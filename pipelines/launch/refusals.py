@@ -1,0 +1,77 @@
+"""What the API refuses, as errors that a person can act on or signs that the caller knows what to do with."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from kubernetes.client.exceptions import ApiException
+
+from pipelines.errors import BadInput
+
+
+class Gone(Exception):
+    """The object is not there."""
+
+
+class Exists(Exception):
+    """An object of this name is there already."""
+
+
+def explained(error: ApiException, action: str, *, server: str, found: str, namespace: str) -> Exception:
+    """The error for what the API answered to `action` (a verb and a resource).
+
+    `found`: where the way to the server was found; shown where the credentials are at fault.
+    """
+    words = _message(error)
+    where = f"{server}, namespace {namespace}"
+    if error.status == 401:
+        return BadInput(
+            "the cluster does not know these credentials",
+            where=f"{server} ({found})",
+            remedy="log in again, or renew the token; `kubectl auth whoami` must answer",
+        )
+    if error.status == 403:
+        return _forbidden(words, action, where)
+    if error.status == 404 and re.search(r'namespaces? "[^"]*" not found', words):
+        return BadInput(
+            f"the namespace {namespace!r} does not exist in this cluster",
+            where=where,
+            remedy="create what the project needs there: make k8s-render OVERLAY=<overlay> | kubectl apply -f -; "
+            "or mend `namespace` in the cluster's file",
+        )
+    if error.status == 404:
+        return Gone(words)
+    if error.status == 409 and "exceeded quota" not in words:
+        return Exists(words)
+    if error.status in (400, 422):
+        return BadInput(
+            f"the cluster refuses this object: {words}",
+            where=where,
+            remedy="mend the value named above in the recipe's `resources` or in the cluster's file",
+        )
+    return error
+
+
+def _forbidden(words: str, action: str, where: str) -> BadInput:
+    if "exceeded quota" in words or "LimitRanger" in words or "violates PodSecurity" in words:
+        return BadInput(
+            f"the cluster refuses this request: {words}",
+            where=where,
+            remedy="ask for less in the recipe's `resources`, or have the namespace's quota raised",
+        )
+    account = re.search(r'User "([^"]+)"', words)
+    who = account[1] if account else "this account"
+    verb, resource = action.split(" ", 1)
+    return BadInput(
+        f"{who} may not {action}",
+        where=where,
+        remedy=f"grant it: apply k8s/base/rbac.yaml; `kubectl auth can-i {verb} {resource}` must say yes",
+    )
+
+
+def _message(error: ApiException) -> str:
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.body or error.reason)

@@ -1,0 +1,75 @@
+"""The budget is held in the run itself: whatever started it, nothing is launched beyond it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from assets.budget import Budget
+from assets.console import Console
+from assets.resources import Compute
+from assets.stage_asset import StageAsset, stage_asset
+from pipelines.launch.spec import Resources
+from tests.assets.test_stage_asset import failure_text
+from tests.assets.toy_stage import STAGE, ToySpec
+from tests.launch.apiserver.cluster import FakeCluster
+from tests.launch.test_kubernetes_toy import SMALL
+
+
+def run(
+    cluster: FakeCluster, folder: Path, *, budget: float, gpu_price: float, hours: float | None
+) -> dg.ExecuteInProcessResult:
+    """Two tables, one after the other, each on eight GPUs."""
+    resources = Resources(**{**SMALL.model_dump(), "gpus": 8, "hours": hours})
+    first = StageAsset(
+        dg.AssetKey("first"), STAGE, lambda _: ToySpec(output=folder / "first", seconds=1.0),
+        group="toys", description="", resources=resources,
+    )  # fmt: skip
+    second = StageAsset(
+        dg.AssetKey("second"), STAGE, lambda _: ToySpec(output=folder / "second", upstream=folder / "first"),
+        group="toys", description="", resources=resources, upstream=[first.key],
+    )  # fmt: skip
+    settings = cluster.settings(prices={"gpu": gpu_price}, budget=budget)
+    path = folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_defaults=True)))
+    purse = Budget([first, second])
+    return dg.materialize(
+        [stage_asset(first, purse), stage_asset(second, purse)],
+        instance=dg.DagsterInstance.ephemeral(),
+        resources={"compute": Compute(mode="kubernetes", cluster_file=str(path)), "console": Console()},
+        raise_on_error=False,
+    )
+
+
+def test_a_run_whose_tables_together_are_too_dear_launches_none_of_them(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    """Each alone would be within the budget."""
+    result = run(cluster, tmp_path, budget=500.0, gpu_price=4.0, hours=10.0)
+    assert "would cost 640.00 USD, and the budget is 500.00" in failure_text(result)
+    assert cluster.created("Job") == []
+
+
+def test_where_a_budget_is_set_and_nobody_knows_the_hours_nothing_is_launched(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    result = run(cluster, tmp_path, budget=500.0, gpu_price=4.0, hours=None)
+    assert "nobody knows what these stages will cost: first, second" in failure_text(result)
+    assert cluster.created("Job") == []
+
+
+def test_a_run_that_took_longer_than_it_was_said_to_stops_at_its_budget(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    result = run(cluster, tmp_path, budget=1.7, gpu_price=1000.0, hours=1e-4)
+    words = failure_text(result)
+    assert "this run has cost" in words and "second would cost 0.80 more, and the budget is 1.70" in words
+    (job,) = cluster.created("Job")
+    assert job["metadata"]["annotations"]["vlm/asset"] == "first"
+
+
+def test_a_run_within_its_budget_makes_its_tables(cluster: FakeCluster, tmp_path: Path) -> None:
+    assert run(cluster, tmp_path, budget=10_000.0, gpu_price=4.0, hours=1.0).success
+    assert len(cluster.created("Job")) == 2
