@@ -20,7 +20,7 @@ from pipelines.instructions import spec as instructions
 from pipelines.lake import manifest as manifests
 from pipelines.shard.spec import NAME as TRAINING_SHARDS
 from pipelines.stage import StageSpec
-from pipelines.systems.chain import crawl_uses, mixture, optimisation
+from pipelines.systems.chain import crawl_uses, generation, mixture, optimisation
 from pipelines.systems.recipe import System
 from pipelines.training import spec as training
 
@@ -204,6 +204,7 @@ def finetuned(system: System, layout: Layout) -> StageAsset:
             pretrained=layout.table(PRETRAINED),
             instructions=layout.table(MIX),
             lora=system.architecture.language_model.lora,
+            generation=generation(system),
             plan=layout.table(*TUNING_PLAN),
             held_out=layout.table(*PRETRAINING_PLAN) if measures_gap else None,
             pivot_language=system.pivot_language,

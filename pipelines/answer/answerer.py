@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image, UnidentifiedImageError
 
 from models import vision_language
+from models.generation import BEAMS, LENGTH_PENALTY, read_generation
 from models.vision_language import VisionLanguageModel
 from models.weights import WeightsError
 from pipelines.answer.features import Features
@@ -48,9 +49,14 @@ def opened(content: bytes, digest: str) -> Image.Image:
 class OwnModel:
     """A model folder of this project. Image states are computed once per image, and lie in a file, not in memory."""
 
-    def __init__(self, folder: Path, *, scratch: Path, batch_size: int, beams: int = 1) -> None:
-        self.model = _load(folder).to(device())
-        self.batch_size, self.beams = batch_size, beams
+    def __init__(self, folder: Path, *, scratch: Path, batch_size: int, beams: int | None = None) -> None:
+        """`beams`: none: as many as the model's own settings say. Its penalties hold in any case."""
+        model, self.settings = _load(folder)
+        self.model = model.to(device())
+        own = int(self.settings.pop(BEAMS, 1))
+        self.batch_size, self.beams = batch_size, beams or own
+        if self.beams == 1:
+            self.settings.pop(LENGTH_PENALTY, None)
         self.features = Features(scratch)
         self._routed: dict[str, tuple[torch.Tensor, int]] = {}
 
@@ -72,7 +78,9 @@ class OwnModel:
             chosen = order[start : start + self.batch_size]
             states = self.features.of([asked[index].image_sha256 for index in chosen]).to(self.model.device)
             rows = [prompts[index] for index in chosen]
-            said = self.model.generate(rows, states, max_new_tokens=max_new_tokens, beams=self.beams)
+            said = self.model.generate(
+                rows, states, max_new_tokens=max_new_tokens, beams=self.beams, **self.settings
+            )
             self._route([asked[index].language for index in chosen])
             for index, text in zip(chosen, said, strict=True):
                 answers[index] = text.strip()
@@ -94,9 +102,10 @@ class OwnModel:
             self._routed[language] = (total + row, count + 1)
 
 
-def _load(folder: Path) -> VisionLanguageModel:
+def _load(folder: Path) -> tuple[VisionLanguageModel, dict[str, Any]]:
+    """The model, and how it answers."""
     try:
-        return vision_language.load(folder)
+        return vision_language.load(folder), read_generation(folder)
     except WeightsError as error:
         raise BadInput(
             f"the model cannot be loaded: {error}",

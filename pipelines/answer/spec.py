@@ -26,7 +26,10 @@ class AnswerParameters(BaseModel):
     max_new_tokens_of: dict[str, int] = Field(
         {"llava": 1024, "unimm": 1024}, description="benchmark -> longest answer, where it is another"
     )
-    beams: int = Field(1, ge=1, description="1 is greedy; VisCPM's protocol is 3; own models only")
+    beams: int | None = Field(
+        None, ge=1,
+        description="own models only; 1 is greedy, VisCPM's protocol is 3; none: as the model's generation_config.json says",
+    )  # fmt: skip
     stop_at_first_wrong: bool = Field(
         True, description="do not ask the rest of an item's rotations once no profile can find it right"
     )

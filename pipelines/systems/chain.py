@@ -13,7 +13,7 @@ from pipelines.foundations.translator.spec import TranslatorParameters
 from pipelines.launch.spec import Resources
 from pipelines.recipe import Chain, Limits, Translation
 from pipelines.systems.recipe import System, Training
-from pipelines.training.spec import Optimisation
+from pipelines.training.spec import Generation, Optimisation
 
 GPUS_PER_NODE = 8
 EVERY_SCORE = -1.0
@@ -131,6 +131,15 @@ def translator(system: System) -> TranslatorParameters:
 def mixture(training: Training) -> dict[str, float]:
     """The weights of a stage's sources; {}: every sample comes equally often."""
     return {name: source.weight for name, source in training.sources.items() if source.weight is not None}
+
+
+def generation(system: System) -> Generation:
+    """How the model answers."""
+    told = system.inference
+    return Generation(
+        num_beams=told.beams, max_new_tokens=told.max_new_tokens, repetition_penalty=told.repetition_penalty,
+        length_penalty=told.length_penalty,
+    )  # fmt: skip
 
 
 def optimisation(training: Training, *, gpus: int = 1, **settings: Any) -> Optimisation:

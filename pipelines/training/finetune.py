@@ -39,7 +39,8 @@ def run(spec: FinetuneSpec, work: Work, progress: Progress) -> Outcome:
     )  # fmt: skip
     # Training shares the weights out, and rounds those that it freezes to its precision.
     whole = _with_adapters(spec)
-    publish_model(whole, trained.weights, work.out)
+    told = None if spec.generation is None else spec.generation.model_dump()
+    publish_model(whole, trained.weights, work.out, told)
     languages = Counter(name for index in range(len(shards)) for name in texts.languages(index))
     metrics = {
         **trained.metrics,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.generation import write_generation
 from models.vision_language import VisionLanguageModel
 from models.weights import WeightsError
 from pipelines.errors import BadInput
@@ -30,11 +31,15 @@ def put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
                 parameter.copy_(weights[name])
 
 
-def publish_model(model: VisionLanguageModel, weights: dict[str, Tensor], folder: Path) -> None:
-    """Write the model folder; under torchrun the first rank does, for all."""
+def publish_model(
+    model: VisionLanguageModel, weights: dict[str, Tensor], folder: Path, generation: Mapping[str, Any] | None = None
+) -> None:  # fmt: skip
+    """Write the model folder, and how it answers; under torchrun the first rank does, for all."""
     if int(os.environ.get("RANK", "0")) == 0:
         put_weights(model, weights)
         model.save(folder)
+        if generation:
+            write_generation(folder, generation)
 
 
 def publish_card(

@@ -173,6 +173,17 @@ class PretrainSpec(TrainingSpec):
     )
 
 
+class Generation(BaseModel):
+    """How the model answers, by transformers' names: published as its generation_config.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_beams: int = Field(1, ge=1)
+    max_new_tokens: int = Field(512, ge=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    length_penalty: float = 1.0
+
+
 class FinetuneSpec(TrainingSpec):
     """Instruction tuning: visual module and language model on the blend; loss on the answers."""
 
@@ -183,6 +194,7 @@ class FinetuneSpec(TrainingSpec):
         description="adapters in the language model, which are then all of it that `language_model` trains",
     )
     plan: InputTable | None = Field(None, description="the pack plan; without one, it is made in memory")
+    generation: Generation | None = Field(None, description="how the model answers; none: as it did before")
     held_out: InputTable | None = Field(
         None, description="the pretraining's plan, whose held-out captions give the pivot gap"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from models.chat import SPECIAL_TOKENS
+from models.generation import write_generation
 from models.language_model import SmallConfig, make_language_model
 from models.vision import VisionConfig
 from models.vision_language import VisionLanguageModel, make_visual_module
@@ -123,6 +125,27 @@ def scores(answered: Path, benchmarks: Path) -> list[Any]:
         for profile, found in document["models"]["model"]["mmmb"][language]["profiles"].items()
         for figure in ("circular", "plain")
     ]
+
+
+def test_a_model_is_asked_as_its_own_settings_say_unless_the_recipe_says_otherwise(
+    model: Path, benchmarks: Path, tmp_path: Path
+) -> None:
+    def words(asked: Path, name: str, **parameters: Any) -> list[str | None]:
+        said = ask(asked, benchmarks, tmp_path / name, stop_at_first_wrong=False, **parameters)
+        return [row["answer"] for row in said.values()]
+
+    def with_settings(name: str, **settings: Any) -> Path:
+        shutil.copytree(model / "made", tmp_path / name / "made")
+        write_generation(tmp_path / name / "made", settings)
+        return published(tmp_path / name)
+
+    greedy, beams = words(model, "greedy"), words(model, "beams", beams=3)
+    three = with_settings("three", num_beams=3)
+    assert words(three, "as the model says") == beams != greedy
+    assert words(three, "as the recipe says", beams=1) == greedy
+    assert words(with_settings("penalised", repetition_penalty=50.0), "without repetitions") != greedy
+    with pytest.raises(BadInput, match="num_beams is 'many'"):
+        words(with_settings("wrong", num_beams="many"), "not at all")
 
 
 def test_a_killed_run_goes_on_after_its_last_whole_answer(

@@ -14,13 +14,14 @@ from tokenizers import AddedToken
 from models.chat_template import IMAGE_MARKER
 from models.cpm_bee_chat import FIRST_PIECES
 from models.vision_language import VisionLanguageModel, load
+from pipelines.answer.answerer import OwnModel
 from pipelines.foundations.published.spec import STAGE as PUBLISHED
 from pipelines.foundations.published.spec import PublishedSpec
 from pipelines.lake import manifest
 from pipelines.lake.identity import pair_uid
 from pipelines.lake.shards import ShardWriter, write_index
 from pipelines.stage import execute
-from pipelines.systems.chain import optimisation
+from pipelines.systems.chain import generation, optimisation
 from pipelines.systems.recipe import System, read_system
 from pipelines.systems.tiny import STEPS, tiny
 from pipelines.training.spec import FINETUNE, PRETRAIN, FinetuneSpec, PretrainSpec
@@ -147,6 +148,7 @@ def test_a_tiny_twin_is_pretrained_tuned_and_asked(
         FinetuneSpec(
             output=tmp_path / "tuned", pretrained=tmp_path / "pretrained", instructions=data["instructions"],
             optimisation=optimisation(system.tuning), lora=system.architecture.language_model.lora,
+            generation=generation(system),
         ),
     )  # fmt: skip
 
@@ -164,6 +166,11 @@ def test_a_tiny_twin_is_pretrained_tuned_and_asked(
         images, ["Describe the picture."] * 2, max_new_tokens=3, beams=system.inference.beams
     )
     assert len(answers) == 2
+    # What the recipe says of answering travels with the model, and a benchmark asks so.
+    asked = OwnModel(manifest.folder(tmp_path / "tuned"), scratch=tmp_path / "seen", batch_size=2)
+    assert asked.beams == system.inference.beams
+    assert asked.settings["repetition_penalty"] == system.inference.repetition_penalty
+    assert ("length_penalty" in asked.settings) == (asked.beams > 1)
     if end.visual.moe is not None:
         assert end.routing is not None
         torch.testing.assert_close(end.routing.sum(-1), torch.ones(len(end.routing)))
