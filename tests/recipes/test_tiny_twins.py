@@ -250,6 +250,46 @@ def test_samples_with_several_images_or_none_give_the_losses_they_give_alone(
         torch.testing.assert_close(losses(samples, packed), alone, atol=1e-5, rtol=1e-5)
 
 
+def test_packed_samples_of_cpm_bee_give_the_losses_and_gradients_they_give_alone(
+    words: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its mask and position bias are its own: a context that sees itself whole, and segments, in each sample of a pack."""
+    from models.vision_language import assemble
+    from pipelines.training.samples import Sample, collate
+
+    inputs = brought_in(twin("viscpm-chat", words), tmp_path, words)
+    model = assemble(manifest.folder(inputs["language_model"]), manifest.folder(inputs["vision"])).eval()
+    scenes = draw_scenes(3, seed=4)
+    squares = [model.visual.preprocess(draw(scene)) for scene in scenes]
+    talks = [
+        [("What is it?", "two red")],
+        [("Describe the picture.", "a"), ("Again?", "one blue square")],
+        [("How many?", "two")],
+    ]
+    samples = [
+        Sample(model.chat.encode(turns, images=1), pixels)
+        for turns, pixels in zip(talks, squares, strict=True)
+    ]
+
+    def step(parts: list[list[Sample]], packed: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model.zero_grad()
+        losses = []
+        for part in parts:
+            batch = collate(part, pad=model.pad_id, packed=packed)
+            losses.append(model(batch.ids, batch.labels, batch.pixels, batch.packing))
+        torch.cat(losses).sum().backward()
+        gradients = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+        return torch.cat(losses).detach(), gradients
+
+    alone, expected = step([[sample] for sample in samples], False)
+    together, found = step([samples], True)
+
+    assert len(alone) > 3
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=2e-4, rtol=1e-3, msg=name)
+
+
 def test_an_image_that_is_larger_or_smaller_than_the_encoder_takes_is_fitted(
     words: dict[str, Path], tmp_path: Path
 ) -> None:
