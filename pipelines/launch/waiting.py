@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.errors import BadInput
+from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, as_bytes
 from pipelines.launch.kueue import Kueue, Turn
@@ -47,11 +47,11 @@ class Waiting:
             yield words, self._turn.figures() if queued and self._turn else {}
 
     def _tried_again(self, job: Manifest, pods: list[Manifest]) -> Iterator[str]:
-        """Parts of a divided stage that failed: the cluster tries each of them again, and no other."""
+        """Parts of a divided stage that failed: the cluster tries each of them again, and no other; bad input, never."""
         if "backoffLimitPerIndex" not in job["spec"]:
             return
         for end in map(pod_end, pods):
-            if end.code in (None, 0) or end.name in self._told:
+            if end.code in (None, 0, BAD_INPUT_EXIT_CODE) or end.name in self._told:
                 continue
             self._told.add(end.name)
             why = f"was disrupted ({end.reason})" if end.disrupted else f"failed (exit code {end.code})"

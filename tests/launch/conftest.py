@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.lake import manifest
+from pipelines.launch.local import LocalLauncher
 from pipelines.launch.spec import Report
+from tests import tables
 from tests.launch.apiserver.cluster import FakeCluster
 from tests.launch.apiserver.rights import Rights
+from tests.launch.training_job import job
 
 REPOSITORY = Path(__file__).parents[2]
 RIGHTS = (
@@ -46,6 +50,20 @@ def cluster(
 @pytest.fixture
 def reports() -> list[Report]:
     return []
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the training of `training_job` reads."""
+    return tables.training_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The data version of that training on this machine, with nothing in its way."""
+    wanted = job(inputs, tmp_path_factory.mktemp("undisturbed"))
+    LocalLauncher().run(wanted, lambda report: None)
+    return manifest.read(wanted.spec.output).data_version
 
 
 def messages(reports: list[Report]) -> str:

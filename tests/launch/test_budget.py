@@ -11,9 +11,12 @@ from assets.budget import Budget
 from assets.console import Console
 from assets.resources import Compute
 from assets.stage_asset import StageAsset, stage_asset
+from jobs.preflight import preflight_job
 from pipelines.launch.spec import Resources
+from pipelines.recipe import read_recipe
 from tests.assets.test_stage_asset import failure_text
 from tests.assets.toy_stage import STAGE, ToySpec
+from tests.dagster_home import TINY_RECIPE
 from tests.launch.apiserver.cluster import FakeCluster
 from tests.launch.test_kubernetes_toy import SMALL
 
@@ -73,3 +76,30 @@ def test_a_run_that_took_longer_than_it_was_said_to_stops_at_its_budget(
 def test_a_run_within_its_budget_makes_its_tables(cluster: FakeCluster, tmp_path: Path) -> None:
     assert run(cluster, tmp_path, budget=10_000.0, gpu_price=4.0, hours=1.0).success
     assert len(cluster.created("Job")) == 2
+
+
+def preflight(path: Path, compute: Compute) -> dg.ExecuteInProcessResult:
+    job = preflight_job(read_recipe(path))
+    return job.execute_in_process(
+        instance=dg.DagsterInstance.ephemeral(), resources={"compute": compute}, raise_on_error=False
+    )
+
+
+def test_the_preflight_can_be_asked_for_in_the_web_ui(cluster: FakeCluster, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    priced = "resources: {default: {hours: 0.5}, pretrained: {nodes: 2, gpus: 8, hours: 10}}"
+    recipe.write_text(TINY_RECIPE.read_text().replace("data/tiny", str(tmp_path / "data")) + priced)
+    path = tmp_path / "cluster.yaml"
+
+    def described(budget: float) -> Compute:
+        settings = cluster.settings(prices={"gpu": 4.0}, budget=budget)
+        path.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_defaults=True)))
+        return Compute(mode="kubernetes", cluster_file=str(path))
+
+    assert "there is no cluster to check" in failure_text(preflight(recipe, Compute()))
+    assert "the budget is 600.00" in failure_text(preflight(recipe, described(600.0)))
+    passed = preflight(recipe, described(700.0))
+    assert passed.success
+    (output,) = [event for event in passed.all_events if event.event_type_value == "STEP_OUTPUT"]
+    assert "total: 160.0 GPU-hours, 640.00 USD" in str(output.step_output_data.metadata["estimate"].value)
+    assert cluster.created("Job") == []

@@ -18,7 +18,7 @@ from tests import object_store, tables
 from tests.lake.conftest import s3, s3_endpoint  # noqa: F401 - fixtures
 from tests.launch.apiserver.cluster import FakeCluster
 from tests.launch.conftest import messages
-from tests.launch.test_kubernetes_training import inputs, job, undisturbed  # noqa: F401 - fixtures
+from tests.launch.training_job import job
 
 pytestmark = pytest.mark.slow
 PARTS = Resources(cpus=1, memory="2Gi", scratch="1Gi", shared_memory="64Mi", parts=2)

@@ -15,47 +15,12 @@ import pytest
 
 from pipelines.lake import manifest
 from pipelines.launch.kubernetes import KubernetesLauncher
-from pipelines.launch.local import LocalLauncher
-from pipelines.launch.spec import JobSpec, Report, Resources
-from pipelines.training.spec import PRETRAIN, Optimisation, PretrainSpec
-from tests import tables
+from pipelines.launch.spec import Report
 from tests.launch.apiserver.cluster import FakeCluster
 from tests.launch.conftest import messages
+from tests.launch.training_job import job
 
 pytestmark = pytest.mark.slow
-STEPS = 40
-TWO_NODES = Resources(nodes=2, cpus=1, memory="4Gi", scratch="1Gi", shared_memory="64Mi", spot=True)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return tables.training_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-def job(inputs: dict[str, Path], output: Path) -> JobSpec:
-    spec = PretrainSpec(
-        output=output,
-        processes=2,
-        language_model=inputs["language_model"],
-        vision=inputs["vision"],
-        shards={"week-1": inputs["shards"]},
-        pivot_language="en",
-        prompts=["Describe the picture."],
-        optimisation=Optimisation(
-            steps=STEPS, batch_size=8, learning_rates={"visual": 1e-3}, warmup_steps=2, checkpoint_every=4
-        ),
-    )
-    return JobSpec(
-        "tiny/pretrained", PRETRAIN.module, spec, distributed=True, resources=TWO_NODES, fingerprint="f"
-    )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The data version of the same training on this machine, with nothing in its way."""
-    wanted = job(inputs, tmp_path_factory.mktemp("undisturbed"))
-    LocalLauncher().run(wanted, lambda report: None)
-    return manifest.read(wanted.spec.output).data_version
 
 
 def at_step(output: Path, step: int, act: Callable[[], None]) -> threading.Thread:
