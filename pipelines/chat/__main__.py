@@ -83,7 +83,7 @@ def talk(told: argparse.Namespace) -> None:
     from pipelines.chat.conversation import Conversation
     from pipelines.chat.generation import Asked, generation_for
     from pipelines.chat.languages import language_of
-    from pipelines.chat.model import folder_of, load
+    from pipelines.chat.model import folder_of, load, settings_of
     from pipelines.chat.pictures import open_image
     from pipelines.chat.terminal import Terminal, note
 
@@ -99,6 +99,7 @@ def talk(told: argparse.Namespace) -> None:
     generation = generation_for(
         model,
         Asked(told.system, told.beams, told.max_new_tokens, told.repetition_penalty, told.temperature),
+        settings_of(told.model),
     )
     if told.web:
         from pipelines.chat.web import serve

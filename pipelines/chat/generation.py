@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.generation import BEAMS, LENGTH_PENALTY, REPETITION_PENALTY
 from models.vision_language import VisionLanguageModel
 from pipelines.errors import BadInput
 from pipelines.systems.recipe import read_system
@@ -55,21 +57,24 @@ class Generation:
         return found
 
 
-def generation_for(model: VisionLanguageModel, asked: Asked) -> Generation:
-    """The settings for a model: of its system's recipe, but for what the command says.
+def generation_for(
+    model: VisionLanguageModel, asked: Asked, travels: Mapping[str, Any] | None = None
+) -> Generation:
+    """The settings for a model: the command's, else those of the system's recipe, else those that travel with the model.
 
     Raises:
         BadInput: a value is out of range, the recipe is wrong, or the model cannot do what is asked.
     """
     _check(asked)
-    own = model.template == "cpm_bee"
-    recipe = asked.system or (VISCPM if own else None)
+    own, travels = model.template == "cpm_bee", travels or {}
+    recipe = asked.system or (VISCPM if own and not travels else None)
     inference = None if recipe is None else read_system(recipe).inference
     made = Generation(
-        beams=asked.beams or (inference.beams if inference else 1),
+        beams=asked.beams or (inference.beams if inference else int(travels.get(BEAMS, 1))),
         max_new_tokens=asked.max_new_tokens or (inference.max_new_tokens if inference else LONGEST_ANSWER),
-        repetition_penalty=asked.repetition_penalty or (inference.repetition_penalty if inference else None),
-        length_penalty=inference.length_penalty if inference else None,
+        repetition_penalty=asked.repetition_penalty
+        or (inference.repetition_penalty if inference else travels.get(REPETITION_PENALTY)),
+        length_penalty=inference.length_penalty if inference else travels.get(LENGTH_PENALTY),
         temperature=asked.temperature,
     )
     if made.temperature > 0 and own:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from models import vision_language
 from models.backbone import CONFIG_FILE
 from models.chat_folder import LANGUAGE_FOLDER
+from models.generation import read_generation
 from models.vision_language import VISION_CONFIG_FILE, VisionLanguageModel
 from models.weights import WeightsError
 from pipelines.answer.answerer import device
@@ -33,6 +35,18 @@ def load(path: Path) -> VisionLanguageModel:
             f"the model cannot be loaded: {error}",
             where=path, remedy="run the stage that makes it again, or copy its whole folder again",
         ) from error  # fmt: skip
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """Beams and penalties that travel with the model.
+
+    Raises:
+        BadInput: they are no such settings.
+    """
+    try:
+        return read_generation(folder_of(path))
+    except WeightsError as error:
+        raise BadInput(error.message, where=error.where, remedy=error.remedy) from None
 
 
 def folder_of(path: Path) -> Path:

@@ -153,6 +153,10 @@ def test_a_system_says_how_its_answers_are_looked_for(model: VisionLanguageModel
     assert not viscpm.streams
     greedy = generation_for(model, Asked(system=Path("recipes/viscpm-chat.yaml"), beams=1))
     assert greedy.streams and greedy.settings() == {"repetition_penalty": 1.1}
+    travels = {"num_beams": 2, "repetition_penalty": 1.2}
+    own = generation_for(model, Asked(), travels)
+    assert (own.beams, own.repetition_penalty) == (2, 1.2)
+    assert generation_for(model, Asked(beams=1), travels).settings() == {"repetition_penalty": 1.2}
     with pytest.raises(BadInput, match="0 is too small"):
         generation_for(model, Asked(beams=0))
 
