@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.training.loop import cosine_share
 from pipelines.training.order import make_order
 from pipelines.training.plan import make_plan
 from pipelines.training.samples import collate, measure
+from pipelines.training.schedule import cosine_share
 from pipelines.training.spec import Optimisation
 from tests.training.ranks import SHAPE, curve, launch, weights
 from tests.training.toy import Toy, ToySamples

@@ -26,9 +26,9 @@ from pipelines.foundations.vision.spec import VisionSpec, VisionTraining
 from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
-from pipelines.training.loop import cosine_share
 from pipelines.training.muon import MuonAdamW, parameter_groups
 from pipelines.training.precision import resolve_precision
+from pipelines.training.schedule import cosine_share
 
 _WORD = re.compile(r"\w+")
 
