@@ -14,19 +14,15 @@ Names and scales of the weights are those that OpenBMB published, so that its ch
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-SUB = 1 << 20
-"""Above any id of the vocabulary: the number of a token outside it counts in multiples of this."""
-PAD, UNKNOWN, BEGIN, END = 0, 1, 6, 7
-"""Ids of the published vocabulary. `BEGIN` opens each segment."""
-MAX_DEPTH = 8
+from models.cpm_bee_layout import END, PAD, SUB, Layout, distance_bucket, layout_of, segment_bucket, visible
+from models.cpm_bee_search import Cache, Decoding, best_answer
+
 MOST_TOKENS = 3000
 """Of prompt and answer together. Nothing in the model bounds them; VisCPM's code cuts prompts there."""
 RESIDUAL_SCALE = 1.05
@@ -61,64 +57,6 @@ class CpmBeeConfig:
         return self.dim_model
 
 
-class Layout(NamedTuple):
-    """How tokens lie in samples and segments: (rows, tokens) each."""
-
-    sample: Tensor
-    segment: Tensor
-    """Within its sample: 0 the root, then key, value, key, value."""
-    context: Tensor
-    """Whether it belongs to the context, which every token of its sample sees."""
-    place: Tensor
-    valid: Tensor
-    """False where there is padding."""
-
-
-def layout_of(ids: Tensor, position_ids: Tensor | None = None) -> Layout:
-    """The layout of ids (rows, tokens); rows are packs of samples where `position_ids` restart at 0."""
-    rows, tokens = ids.shape
-    place = torch.arange(tokens, device=ids.device).expand(rows, tokens)
-    valid = ids.ne(PAD)
-    starts = torch.zeros_like(place) if position_ids is None else torch.eq(position_ids, 0).long()
-    sample = (starts.cumsum(1) - 1).clamp(min=0)
-    opened = ids.eq(BEGIN).cumsum(1)
-    # Segments opened before the sample's first token do not count.
-    first = torch.full_like(opened, tokens * 2).scatter_reduce(
-        1, sample, torch.where(valid, opened, tokens * 2), "amin"
-    )
-    segment = (opened - first.gather(1, sample)).clamp(min=0)
-    last = torch.zeros_like(segment).scatter_reduce(1, sample, segment * valid, "amax").gather(1, sample)
-    return Layout(sample, segment, segment.ne(last), place, valid)
-
-
-def segment_bucket(query: Tensor, key: Tensor) -> Tensor:
-    """Bucket of two segments of one sample by the tree that they lie in; 0 where they are the same.
-
-    `n_up * 8 + n_down + 1`, with the steps up from the query's segment to what both hang from, and down to the key's.
-    """
-
-    def depth(segment: Tensor) -> Tensor:
-        return torch.where(segment.eq(0), 0, 2 - segment % 2)
-
-    def entry(segment: Tensor) -> Tensor:
-        return (segment + 1) // 2
-
-    same_entry = entry(query).eq(entry(key))
-    shared = torch.where(same_entry, torch.minimum(depth(query), depth(key)), 0)
-    bucket = (depth(query) - shared) * MAX_DEPTH + (depth(key) - shared)
-    return torch.where(query.eq(key), 0, bucket + 1)
-
-
-def distance_bucket(distance: Tensor, buckets: int, most: int) -> Tensor:
-    """Bucket of a distance (key's place less the query's): exact while small, then logarithmic; T5's, both ways."""
-    half = buckets // 2
-    exact = half // 2
-    away = distance.abs()
-    steps = torch.log(away.clamp(min=1).float() / exact) / math.log(most / exact) * (half - exact)
-    far = (exact + steps.to(torch.int64)).clamp(max=half - 1)
-    return distance.gt(0).long() * half + torch.where(away < exact, away, far)
-
-
 class ScaledLinear(nn.Module):
     """x W^T / sqrt(inputs), without bias; `before`: the division comes first, so that half precision holds."""
 
@@ -147,9 +85,6 @@ class Norm(nn.Module):
         """(..., width) -> (..., width)."""
         variance = states.float().pow(2).mean(-1, keepdim=True)
         return (states * torch.rsqrt(variance + self.eps)).to(states.dtype) * self.weight
-
-
-Cache = list[tuple[Tensor, Tensor]]
 
 
 class Attention(nn.Module):
@@ -290,17 +225,6 @@ class PositionBias(nn.Module):
         return bias.masked_fill(~visible(query, key).unsqueeze(1), lowest)
 
 
-def visible(query: Layout, key: Layout) -> Tensor:
-    """Whether each query sees each key: bool (rows, queries, keys).
-
-    The context is seen by its whole sample; an answer by what comes after it; nothing by another sample.
-    """
-    earlier = key.place[:, None, :] <= query.place[:, :, None]
-    allowed = key.context[:, None, :] | (~query.context[:, :, None] & earlier)
-    same = key.sample[:, None, :].eq(query.sample[:, :, None])
-    return allowed & same & key.valid[:, None, :]
-
-
 class EmbeddingExt(nn.Module):
     """Word embeddings, each turned by the number that its id carries beside the token."""
 
@@ -345,18 +269,6 @@ class Head(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(..., width) -> (..., tokens)."""
         return self._embedding[0].head(states)
-
-
-class Decoding(NamedTuple):
-    """How an answer is looked for."""
-
-    most: int
-    """Longest answer, in tokens."""
-    beams: int
-    end: int
-    """The token that ends an answer."""
-    length_penalty: float
-    repetition_penalty: float
 
 
 class CpmBee(nn.Module):
@@ -413,71 +325,8 @@ class CpmBee(nn.Module):
             raise ValueError("only a single greedy answer is streamed")
         decoding = Decoding(max_new_tokens, num_beams, eos_token_id, length_penalty, repetition_penalty)
         rows = [
-            self._best(ids[row : row + 1], inputs_embeds[row : row + 1], decoding, streamer)
+            best_answer(self, ids[row : row + 1], inputs_embeds[row : row + 1], decoding, streamer)
             for row in range(len(ids))
         ]
         longest = max(map(len, rows))
         return torch.tensor([row + [pad_token_id] * (longest - len(row)) for row in rows], device=ids.device)
-
-    def _best(self, ids: Tensor, words: Tensor, decoding: Decoding, streamer: Any) -> list[int]:
-        most, beams, end, penalty, repetition = decoding
-        layout, cache = layout_of(ids), Cache()
-        states = self.encoder(words, self.position_bias(layout, layout).to(words.dtype), cache)
-        scores = self.input_embedding.head(states[:, -1]).float().log_softmax(-1)[0]
-        first = scores.topk(beams)
-        found: list[tuple[float, list[int]]] = []
-        alive = [
-            (score, [token])
-            for score, token in zip(first.values.tolist(), first.indices.tolist(), strict=True)
-        ]
-        parents = [0] * beams
-        for step in range(1, most + 1):
-            if streamer is not None:
-                streamer.put(torch.tensor(alive[0][1][-1:]))
-            ended = [(score, tokens) for score, tokens in alive if tokens[-1] == end]
-            found += [(score / len(tokens) ** penalty, tokens) for score, tokens in ended]
-            going = [index for index, (_, tokens) in enumerate(alive) if tokens[-1] != end]
-            if not going or step == most or len(found) >= beams:
-                break
-            chosen = torch.tensor([parents[index] for index in going], device=ids.device)
-            cache[:] = [(key[chosen], value[chosen]) for key, value in cache]
-            alive = [alive[index] for index in going]
-            layout = _grown(layout, len(alive))
-            query = Layout(*(part[:, -1:] for part in layout))
-            newest = torch.tensor([[tokens[-1]] for _, tokens in alive], device=ids.device)
-            embedded = self.input_embedding(newest).to(words.dtype)
-            states = self.encoder(embedded, self.position_bias(query, layout).to(words.dtype), cache)
-            logits = self.input_embedding.head(states[:, -1]).float()
-            scores = penalised(logits, [tokens for _, tokens in alive], repetition).log_softmax(-1)
-            total = scores + torch.tensor([score for score, _ in alive], device=ids.device).unsqueeze(1)
-            best = total.flatten().topk(beams)
-            parents = (best.indices // total.shape[1]).tolist()
-            tokens = (best.indices % total.shape[1]).tolist()
-            alive = [
-                (score, [*alive[parent][1], token])
-                for score, parent, token in zip(best.values.tolist(), parents, tokens, strict=True)
-            ]
-        if streamer is not None:
-            streamer.end()
-        found += [(score / len(tokens) ** penalty, tokens) for score, tokens in alive]
-        return max(found, key=lambda one: one[0])[1]
-
-
-def penalised(logits: Tensor, answers: Sequence[Sequence[int]], penalty: float) -> Tensor:
-    """Logits (rows, vocabulary) with the tokens that a row's answer has made less likely by `penalty`."""
-    if penalty == 1:
-        return logits
-    changed = logits.clone()
-    for row, tokens in enumerate(answers):
-        said = torch.tensor(sorted(set(tokens)), device=logits.device)
-        values = logits[row, said]
-        changed[row, said] = torch.where(values < 0, values * penalty, values / penalty)
-    return changed
-
-
-def _grown(layout: Layout, rows: int) -> Layout:
-    """The layout with one more token of the answer, for so many beams."""
-    last = Layout(*(part[:1, -1:] for part in layout))
-    last = last._replace(place=last.place + 1)
-    grown = (torch.cat((part[:1], added), dim=1) for part, added in zip(layout, last, strict=True))
-    return Layout(*(part.expand(rows, -1) for part in grown))

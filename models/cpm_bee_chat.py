@@ -1,7 +1,7 @@
 """CPM-Bee's tokenizer and prompt, as VisCPM-Chat uses them: a small dictionary of image, context, question and answer.
 
 The vocabulary is a text file with a piece a line; texts are cut into the longest pieces that fit. What the
-vocabulary lacks becomes `<unk>` with a number that tells unknown pieces of one prompt apart (`models.cpm_bee.SUB`).
+vocabulary lacks becomes `<unk>` with a number that tells unknown pieces of one prompt apart (`models.cpm_bee_layout.SUB`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from models.chat import IGNORED, Encoded
 from models.chat_template import IMAGE_MARKER, IMAGE_PLACE, Turn
-from models.cpm_bee import BEGIN, END, PAD, SUB, UNKNOWN
+from models.cpm_bee_layout import BEGIN, END, PAD, SUB, UNKNOWN
 from models.weights import VOCABULARY_FILE, WeightsError
 
 FIRST_PIECES = ("<pad>", "<unk>", "<mask>", "<sep>", "</n>", "</_>", "<s>", "</s>", "<root>", "<ans>")

@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from models.chat import END_OF_TEXT, IGNORED, IMAGE, TURN_END, Encoded, encode_conversation
 from models.chat_template import IMAGE_PLACE, Name, TemplateChat, with_markers
-from models.cpm_bee import BEGIN, END, SUB, UNKNOWN
 from models.cpm_bee_chat import FIRST_PIECES, CpmBeeChat, CpmBeeTokenizer
+from models.cpm_bee_layout import BEGIN, END, SUB, UNKNOWN
 from models.word_tokenizer import make_word_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,19 +11,9 @@ from torch import Tensor
 from transformers import CpmAntConfig, RepetitionPenaltyLogitsProcessor
 from transformers.models.cpmant.modeling_cpmant import CpmAntAttention
 
-from models.cpm_bee import (
-    BEGIN,
-    END,
-    PAD,
-    SUB,
-    CpmBee,
-    CpmBeeConfig,
-    distance_bucket,
-    layout_of,
-    penalised,
-    segment_bucket,
-    turned,
-)
+from models.cpm_bee import CpmBee, CpmBeeConfig, turned
+from models.cpm_bee_layout import BEGIN, END, PAD, SUB, distance_bucket, layout_of, segment_bucket
+from models.cpm_bee_search import penalised
 
 CONFIG = CpmBeeConfig(
     vocab_size=40, dim_model=16, dim_ff=24, num_layers=2, num_heads=2, dim_head=8,
