@@ -15,7 +15,7 @@ from models.generation import BEAMS, LENGTH_PENALTY, read_generation
 from models.vision_language import VisionLanguageModel
 from models.weights import WeightsError
 from pipelines.answer.features import Features
-from pipelines.benchmarks.question import Asked
+from pipelines.benchmarks.question import Asked, Key
 from pipelines.errors import BadInput
 from pipelines.progress import Progress
 
@@ -58,7 +58,8 @@ class OwnModel:
         if self.beams == 1:
             self.settings.pop(LENGTH_PENALTY, None)
         self.features = Features(scratch)
-        self._routed: dict[str, tuple[torch.Tensor, int]] = {}
+        self.experts: dict[Key, list[float]] = {}
+        """The weight of each expert for each question that was answered, of a model that has experts."""
 
     def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
         digests = list(images)
@@ -81,25 +82,17 @@ class OwnModel:
             said = self.model.generate(
                 rows, states, max_new_tokens=max_new_tokens, beams=self.beams, **self.settings
             )
-            self._route([asked[index].language for index in chosen])
+            self._route([asked[index].key for index in chosen])
             for index, text in zip(chosen, said, strict=True):
                 answers[index] = text.strip()
         return answers
 
-    def experts(self) -> dict[str, list[float]]:
-        """Parrot's Fig. 5c: the mean weight of each expert by the questions' language; nothing without experts."""
-        return {
-            language: [round(float(weight), 4) for weight in total / count]
-            for language, (total, count) in sorted(self._routed.items())
-        }
-
-    def _route(self, languages: Sequence[str]) -> None:
+    def _route(self, keys: Sequence[Key]) -> None:
         weights = self.model.routing
         if weights is None:
             return
-        for language, row in zip(languages, weights.float().cpu(), strict=True):
-            total, count = self._routed.get(language, (torch.zeros_like(row), 0))
-            self._routed[language] = (total + row, count + 1)
+        for key, row in zip(keys, weights.float().cpu().tolist(), strict=True):
+            self.experts[key] = [round(weight, 5) for weight in row]
 
 
 def _load(folder: Path) -> tuple[VisionLanguageModel, dict[str, Any]]:

@@ -13,7 +13,7 @@ from pipelines.answer.answerer import Answerer, OwnModel
 from pipelines.answer.spec import STAGE, AnswerSpec
 from pipelines.benchmarks import answers as answers_file
 from pipelines.benchmarks import suite
-from pipelines.benchmarks.answers import LOST, Journal
+from pipelines.benchmarks.answers import LOST, Answer, Journal
 from pipelines.benchmarks.benchmark import catalogue
 from pipelines.benchmarks.question import Asked
 from pipelines.fingerprint import fingerprint, input_versions
@@ -31,13 +31,13 @@ def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
     identity = fingerprint(STAGE, spec, input_versions(spec))
     journal = Journal(work.folder / answers_file.FILE, identity)
     resumed = len(journal.done)
-    experts: dict[str, list[float]] = {}
     try:
         if resumed < len(asked):
-            experts = _ask(spec, asked, journal, work, progress)
+            _ask(spec, asked, journal, work, progress)
     finally:
         journal.close()
     rows = [journal.done[one.key] for one in asked]
+    experts = mean_experts(rows)
     answers_file.write(rows, work.out / answers_file.FILE, fingerprint=identity)
     return Outcome(
         metrics={
@@ -53,10 +53,20 @@ def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
     )
 
 
-def _ask(
-    spec: AnswerSpec, asked: Sequence[Asked], journal: Journal, work: Work, progress: Progress
-) -> dict[str, list[float]]:
-    """Answer what is open; returns the mean weight of each expert by language, of a model that has experts."""
+def mean_experts(rows: Sequence[Answer]) -> dict[str, list[float]]:
+    """Parrot's Fig. 5c: the mean weight of each expert by the questions' language; nothing without experts."""
+    by_language: dict[str, list[list[float]]] = defaultdict(list)
+    for row in rows:
+        if "experts" in row:
+            by_language[row["language"]].append(row["experts"])
+    return {
+        language: [round(sum(column) / len(weights), 4) for column in zip(*weights, strict=True)]
+        for language, weights in sorted(by_language.items())
+    }
+
+
+def _ask(spec: AnswerSpec, asked: Sequence[Asked], journal: Journal, work: Work, progress: Progress) -> None:
+    """Answer what is open."""
     open_ones = [one for one in asked if one.key not in journal.done]
     answerer = _answerer(spec, work)
     answerer.see({one.image_sha256: one.image for one in open_ones}, progress)
@@ -82,9 +92,14 @@ def _ask(
         for start in range(0, len(alive), at_once):
             batch = alive[start : start + at_once]
             said = answerer.answer(batch, tokens)
-            journal.append([answers_file.row(one, text) for one, text in zip(batch, said, strict=True)])
+            experts = answerer.experts if isinstance(answerer, OwnModel) else {}
+            journal.append(
+                [
+                    answers_file.row(one, text, experts=experts.get(one.key))
+                    for one, text in zip(batch, said, strict=True)
+                ]
+            )
             progress.advance(len(batch))
-    return answerer.experts() if isinstance(answerer, OwnModel) else {}
 
 
 def is_lost(before: Sequence[Asked], journal: Journal) -> bool:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.errors import BadInput
@@ -35,14 +35,25 @@ class Answer(TypedDict):
     """First sixteen digits of the prompt's sha256."""
     answer: str | None
     skipped: str
+    experts: NotRequired[list[float]]
+    """The weight of each expert, of a model that has some."""
 
 
-def row(asked: Asked, answer: str | None, skipped: str = "") -> Answer:
+OPTIONAL = {"experts"}
+REQUIRED = Answer.__annotations__.keys() - OPTIONAL
+
+
+def row(
+    asked: Asked, answer: str | None, skipped: str = "", experts: Sequence[float] | None = None
+) -> Answer:
     """The row of one question."""
-    return Answer(
+    made = Answer(
         benchmark=asked.benchmark, language=asked.language, item=asked.item, rotation=asked.rotation,
         image=asked.image_sha256, prompt=asked.prompt_digest, answer=answer, skipped=skipped,
     )  # fmt: skip
+    if experts is not None:
+        made["experts"] = list(experts)
+    return made
 
 
 def key(answer: Answer) -> Key:
@@ -93,7 +104,7 @@ def _read(path: Path) -> Iterator[Answer]:
                         remedy=remedy,
                     )
                 continue
-            if document.keys() != Answer.__annotations__.keys():
+            if document.keys() - OPTIONAL != REQUIRED:
                 raise BadInput("this line is not an answer", where=f"{path}, line {number}", remedy=remedy)
             if key(document) in seen:
                 raise BadInput(

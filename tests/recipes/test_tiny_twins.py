@@ -15,6 +15,8 @@ from models.chat_template import IMAGE_MARKER
 from models.cpm_bee_chat import FIRST_PIECES
 from models.vision_language import VisionLanguageModel, load
 from pipelines.answer.answerer import OwnModel
+from pipelines.answer.spec import STAGE as ANSWERS
+from pipelines.answer.spec import AnswerParameters, AnswerSpec
 from pipelines.foundations.published.spec import STAGE as PUBLISHED
 from pipelines.foundations.published.spec import PublishedSpec
 from pipelines.lake import manifest
@@ -25,6 +27,7 @@ from pipelines.systems.chain import generation, optimisation
 from pipelines.systems.recipe import System, read_system
 from pipelines.systems.tiny import STEPS, tiny
 from pipelines.training.spec import FINETUNE, PRETRAIN, FinetuneSpec, PretrainSpec
+from pipelines.world import benchmark
 from pipelines.world.grammar import grammar
 from pipelines.world.render import draw, jpeg
 from pipelines.world.scenes import draw_scenes
@@ -248,6 +251,36 @@ def test_samples_with_several_images_or_none_give_the_losses_they_give_alone(
     alone = torch.cat([losses([sample], False) for sample in samples])
     for packed in (False, True):
         torch.testing.assert_close(losses(samples, packed), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_experts_weights_by_language_come_with_the_answers(
+    words: dict[str, Path], tmp_path: Path
+) -> None:
+    """Parrot's Fig. 5c, measured; in the batches and order that answering chooses, and the same without them."""
+    inputs = brought_in(twin("parrot-7b", words), tmp_path, words)
+    model = load_whole(inputs, tmp_path / "whole")
+    items = benchmark.draw_items(6, seed=1, choice=True)
+
+    def write(folder: Path) -> None:
+        for language in ("en", "zh"):
+            benchmark.write_mmmb(items, language, folder / f"mmmb_{language}.tsv")
+
+    asked = tables.publish(tmp_path / "asked", write)
+
+    def experts(name: str, batch_size: int) -> dict[str, list[float]]:
+        parameters = AnswerParameters(languages=["en", "zh"], max_new_tokens=1, stop_at_first_wrong=False)
+        spec = AnswerSpec(
+            output=tmp_path / name, model=model, benchmarks={"world": asked}, batch_size=batch_size,
+            parameters=parameters,
+        )  # fmt: skip
+        found: dict[str, list[float]] = execute(ANSWERS, spec).metrics["experts"]
+        return found
+
+    together = experts("together", 16)
+    assert together.keys() == {"en", "zh"} and together["en"] != together["zh"]
+    assert all(len(row) == 6 and sum(row) == pytest.approx(1, abs=1e-3) for row in together.values())
+    for language, row in experts("alone", 1).items():
+        assert row == pytest.approx(together[language], abs=1e-3)
 
 
 def test_packed_samples_of_cpm_bee_give_the_losses_and_gradients_they_give_alone(
