@@ -34,6 +34,8 @@ class Attempt:
     pods: list[Manifest] = field(default_factory=list)
     ends: dict[int, Report] = field(default_factory=dict)
     """What each pod said last, by index."""
+    disrupted: dict[str, PodEnd] = field(default_factory=dict)
+    """Pods that a disruption was to end, by name: the cluster may have forgotten them when the job ends."""
     _beat: float = 0.0
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class Attempt:
             self.manifest = self.api.job(self.name)
         except Gone:
             return classify(None, self.pod_ends())
-        self.pods = self.api.pods(self.name)
+        self._see(self.api.pods(self.name))
         if condition(self.manifest, "Complete") or condition(self.manifest, "Failed"):
             return self._ended(on_report)
         self._heartbeat()
@@ -92,10 +94,16 @@ class Attempt:
             elif record["kind"] in ("progress", "message", "log"):
                 on_report(record)
 
+    def _see(self, pods: list[Manifest]) -> None:
+        self.pods = pods
+        self.disrupted |= {end.name: end for end in map(pod_end, pods) if end.disrupted}
+
     def pod_ends(self) -> list[PodEnd]:
-        """How the pods stand, or ended; where the cluster has lost a pod, what it said itself."""
+        """How the pods stand, or ended; where the cluster has lost a pod, what it said itself, and why it went."""
         seen = [pod_end(pod) for pod in self.pods]
         known = {pod.index for pod in seen if pod.code is not None}
+        there = {pod.name for pod in seen}
+        seen += [end for name, end in self.disrupted.items() if name not in there]
         return seen + [
             PodEnd(f"{self.name}-{index}", index, end["code"], "", disrupted=False)
             for index, end in self.ends.items()
@@ -110,7 +118,7 @@ class Attempt:
             if all(pod.code is not None for pod in (pod_end(pod) for pod in self.pods)):
                 break
             time.sleep(min(1.0, self.cluster.poll_seconds))
-            self.pods = self.api.pods(self.name) or self.pods
+            self._see(self.api.pods(self.name) or self.pods)
             if not any(pod["status"].get("phase") in ("Pending", "Running") for pod in self.pods):
                 break
         self.listen(on_report)
