@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,11 +32,9 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 def join_group() -> tuple[int, int]:
     """Join the ranks that torchrun started (or be the only one); return (rank, ranks)."""
     if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        # Port 0: whichever is free when it is opened. One that was probed for may be taken by then.
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(port))
+        os.environ.update(alone, MASTER_PORT="0")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "nccl" if torch.cuda.is_available() else "gloo"

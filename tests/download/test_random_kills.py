@@ -22,7 +22,8 @@ from tests.download.conftest import CrawlMaker
 from tests.download.hostile_server import HostileServer
 from tests.download.test_download_stage import children, digests, is_running, start
 
-ROUNDS = 3
+ROUNDS, MOST_ROUNDS = 3, 20
+"""More than three only where none was met at work: it is done sooner on one day than on another."""
 ROWS, ROWS_PER_SHARD = 90, 5
 PATIENCE = 240.0
 """Seconds in which a run ends on however busy a machine; one that hangs does not."""
@@ -104,7 +105,7 @@ def test_a_worker_killed_at_any_moment_changes_no_byte(
     server: HostileServer, maker: CrawlMaker, crawl: Path, moments: Moments, undisturbed: dict[str, str]
 ) -> None:
     killed = 0
-    for number in range(ROUNDS):
+    for number in range(MOST_ROUNDS):
         wanted = spec(maker, server, crawl, f"round-{number}")
         before = server.hits.total()
         run = start(wanted, maker.folder)
@@ -116,6 +117,8 @@ def test_a_worker_killed_at_any_moment_changes_no_byte(
         words = run.communicate(timeout=PATIENCE)[1].decode()
         assert run.returncode == 0, words
         assert digests(wanted.output) == undisturbed
+        if killed and number + 1 >= ROUNDS:
+            break
     assert killed, "no run was met at work"
 
 
