@@ -185,6 +185,7 @@ def _launch(
         declared.stage.module,
         spec,
         distributed=spec.processes > 1,
+        imports=declared.stage.imports,
         resources=declared.resources,
         fingerprint=fingerprint(declared.stage, spec, input_versions(spec)),
         requested_by=context.run.run_id,

@@ -15,7 +15,7 @@ from assets.resources import Compute
 from assets.stage_asset import stage_asset
 from jobs.ingestion import Ingestion
 from jobs.janitor import janitor_job, janitor_schedule
-from jobs.preflight import preflight_job
+from jobs.preflight_job import preflight_job
 from jobs.register_crawl import register_crawl_job
 from jobs.schedules import refilter_schedule
 from jobs.sensors import new_crawls_sensor

@@ -10,7 +10,7 @@ from assets.resources import Compute
 from assets.stage_asset import stage_asset
 from assets.systems.graph import SystemGraph, system_graph
 from jobs.janitor import janitor_job, janitor_schedule
-from jobs.preflight import preflight_job
+from jobs.preflight_job import preflight_job
 from pipelines.systems.chain import crawl_uses
 from pipelines.systems.recipe import System
 

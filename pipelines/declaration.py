@@ -72,10 +72,18 @@ class Stage(Generic[SpecT]):
     """Whether several processes can each do a part of the work: `run` then does the shards `index::count` that
     the environment names (`PART_INDEX`, `PART_COUNT`), and leaves them in the work folder. Needs `resumable`:
     a last run, without these, finds all parts done and publishes."""
+    imports: tuple[str, ...] = ()
+    """Packages that its work takes seconds to import. On one machine a run imports them once for all its jobs."""
     stable_names: tuple[str, ...] = ()
     """Files that people open, or folders of them: also put directly under `output`, after the publish."""
     estimate: Callable[[SpecT], str] | None = None
     """What a run would cost, in words, without a request; for stages that ask paid servers."""
+
+
+TORCH = ("torch", "transformers.modeling_utils", "torch.distributed.launcher.api")
+"""What a stage imports that runs a model."""
+DEEPSPEED = (*TORCH, "deepspeed")
+"""What a stage imports that trains one in a group of ranks."""
 
 
 def lazy(target: str) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.declaration import TORCH
 from pipelines.remote.spec import Conduct, Server
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
@@ -64,6 +65,7 @@ STAGE = Stage(
     spec_type=AnswerSpec,
     code_version=CODE_VERSION,
     run=lazy("pipelines.answer.run:run"),
+    imports=TORCH,
     summary="Ask a model every benchmark question, in every language and every rotation of the options.",
     resumable=True,
 )

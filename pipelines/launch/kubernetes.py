@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import NoReturn
 
 from pipelines.errors import BadInput, StageFailed
@@ -54,6 +55,14 @@ class KubernetesLauncher:
                 f"the workspace is a relative path ({output}): a pod has no such folder",
                 where="recipe: workspace",
                 remedy="use a URL (s3://bucket/folder), or the absolute path of a volume that all pods mount",
+            )
+        mounted = [volume.path for volume in self.cluster.volumes if not volume.read_only]
+        if output.startswith("/") and not any(PurePath(output).is_relative_to(path) for path in mounted):
+            raise BadInput(
+                f"no volume of the pods holds {output}: what a pod wrote there would be lost with it "
+                f"(volumes to write on: {', '.join(mounted) or 'none'})",
+                where="recipe: workspace; the cluster's file: volumes",
+                remedy="add the volume claim to `volumes`, or put the workspace on one that is there, or in an object store",
             )
         if job.distributed and not job.resources.gpus and job.spec.processes % job.resources.nodes:
             raise BadInput(

@@ -58,6 +58,8 @@ class JobSpec:
     spec: StageSpec
     distributed: bool = False
     """Whether its ranks form one group (training). `spec.processes` says how many there are without GPUs."""
+    imports: tuple[str, ...] = ()
+    """Packages of the job that take seconds to import: see `pipelines.launch.warm`."""
     resources: Resources = field(default_factory=Resources)
     fingerprint: str = ""
     """Of the table that it makes. Jobs of equal name, fingerprint and output are the same job."""

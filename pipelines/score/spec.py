@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.declaration import TORCH
 from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
 
 NAME = "clip_scores"
@@ -49,6 +50,7 @@ STAGE = Stage(
     spec_type=ScoreSpec,
     code_version=CODE_VERSION,
     run=lazy("pipelines.score.run:run"),
+    imports=TORCH,
     summary="Score image-caption pairs by the cosine of their Chinese-CLIP embeddings.",
     resumable=True,
     divisible=True,

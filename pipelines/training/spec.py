@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.architecture import Lora
+from pipelines.declaration import DEEPSPEED
 from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
 
 INSTRUCTIONS = "instructions"
@@ -218,6 +219,7 @@ PRETRAIN = Stage(
     spec_type=PretrainSpec,
     code_version="4",
     run=lazy("pipelines.training.pretrain:run"),
+    imports=DEEPSPEED,
     summary="Multimodal pretraining: the visual module learns captions in the pivot language.",
     resumable=True,
 )
@@ -227,6 +229,7 @@ FINETUNE = Stage(
     spec_type=FinetuneSpec,
     code_version="4",
     run=lazy("pipelines.training.finetune:run"),
+    imports=DEEPSPEED,
     summary="Bilingual instruction tuning: the visual module and the language model learn answers.",
     resumable=True,
 )

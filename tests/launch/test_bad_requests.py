@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.preflight import preflight
+from assets.preflight import preflight
 from pipelines.errors import BadInput
 from pipelines.launch import naming
 from pipelines.launch.api import Api
@@ -107,6 +107,16 @@ def test_what_the_cluster_refuses_when_it_makes_the_pods_is_told_too(
 
 def test_a_relative_workspace_means_nothing_in_a_pod(cluster: FakeCluster) -> None:
     assert "the workspace is a relative path" in refusal(cluster.settings(), job(Path("data/tiny")))
+
+
+def test_a_workspace_on_no_volume_that_pods_can_write_on_is_refused(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    volumes = [Volume(claim="work", path="/work"), Volume(claim="crawls", path=str(tmp_path), read_only=True)]
+    words = refusal(cluster.settings(volumes=volumes), job(tmp_path))
+    assert f"no volume of the pods holds {job(tmp_path).spec.output}" in words
+    assert "(volumes to write on: /work)" in words
+    assert "(volumes to write on: none)" in refusal(cluster.settings(volumes=[]), job(tmp_path))
 
 
 def test_long_names_are_shortened_and_stay_different(cluster: FakeCluster) -> None:

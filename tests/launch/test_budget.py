@@ -11,7 +11,7 @@ from assets.budget import Budget
 from assets.console import Console
 from assets.resources import Compute
 from assets.stage_asset import StageAsset, stage_asset
-from jobs.preflight import preflight_job
+from jobs.preflight_job import preflight_job
 from pipelines.launch.spec import Resources
 from pipelines.recipe import read_recipe
 from tests.assets.test_stage_asset import failure_text

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.declaration import TORCH
 from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
 
 NAME = "foundations/clip"
@@ -89,5 +90,6 @@ STAGE = Stage(
     spec_type=ClipSpec,
     code_version=CODE_VERSION,
     run=lazy("pipelines.foundations.clip.make:run"),
+    imports=TORCH,
     summary="Make the Chinese-CLIP: from given weights, or trained small on a world's reference pairs.",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.declaration import DEEPSPEED
 from pipelines.stage import InputTable, Stage, StageSpec, lazy
 from pipelines.training.spec import Optimisation
 
@@ -35,6 +36,7 @@ STAGE = Stage(
     spec_type=LanguageModelSpec,
     code_version="1",
     run=lazy("pipelines.foundations.language_model.train:run"),
+    imports=DEEPSPEED,
     summary="Train a small bilingual language model (Qwen2 architecture) on text only.",
     resumable=True,
 )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
+from pipelines.declaration import TORCH, Execution, InputTable, Stage, StageSpec, lazy
 from pipelines.remote.spec import Conduct
 from pipelines.translate.spec import RemoteTranslation
 
@@ -99,5 +99,6 @@ STAGE = Stage(
     spec_type=TranslatorSpec,
     code_version=CODE_VERSION,
     run=lazy("pipelines.foundations.translator.make:run"),
+    imports=TORCH,
     summary="Make the translator: train a small M2M-100 or take weights, convert to CTranslate2, score by BLEU.",
 )

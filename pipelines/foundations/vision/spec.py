@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.declaration import TORCH
 from pipelines.stage import Execution, InputTable, Stage, StageSpec, lazy
 
 
@@ -61,5 +62,6 @@ STAGE = Stage(
     spec_type=VisionSpec,
     code_version="2",
     run=lazy("pipelines.foundations.vision.train:run"),
+    imports=TORCH,
     summary="Make the visual module (vision transformer, query tokens, bridge) and train its encoder.",
 )

@@ -14,7 +14,7 @@ import psutil
 import yaml
 
 from pipelines.launch import naming
-from pipelines.launch.cluster import Cluster
+from pipelines.launch.cluster import Cluster, Volume
 from tests.launch.apiserver.controllers import Controllers
 from tests.launch.apiserver.kubelet import UID_VARIABLE, Kubelet, kill_pod, main_processes
 from tests.launch.apiserver.rights import Rights
@@ -78,6 +78,7 @@ class FakeCluster:
             "poll_seconds": 0.1, "heartbeat_seconds": 0.3, "restart_seconds": 0.1, "start_patience_seconds": 0.5,
             "grace_seconds": 30, "join_seconds": 120,
             "environment": {"OMP_NUM_THREADS": "1"},
+            "volumes": [Volume(claim="shared", path=str(self.kubelet.shared))],
         }  # fmt: skip
         return Cluster(**{**quick, **more}).checked("the test's cluster")
 
