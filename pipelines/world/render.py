@@ -32,7 +32,7 @@ def draw(scene: Scene) -> Image.Image:
     image = Image.new("RGB", (SIDE * _SUPERSAMPLING, SIDE * _SUPERSAMPLING), background)
     canvas = ImageDraw.Draw(image)
     for group in scene.groups:
-        for x, y in _places(group, scene.relation_of(group), generator):
+        for x, y in _places(group, scene.relation_of(group), scene.second is None, generator):
             _object(canvas, group, x, y, _RADIUS[group.size] * generator.uniform(0.92, 1.08))
     return image.resize((SIDE, SIDE), Image.Resampling.BOX)
 
@@ -44,18 +44,30 @@ def jpeg(scene: Scene, *, quality: int = 90) -> bytes:
     return stream.getvalue()
 
 
-def _places(group: Group, side: Relation, generator: random.Random) -> list[tuple[float, float]]:
+def _places(group: Group, side: Relation, alone: bool, generator: random.Random) -> list[tuple[float, float]]:
     """Centres of the group's objects: cells of the half of the picture where the group stands."""
     cells = [(across, along) for across in range(2) for along in range(4)]
     chosen = generator.sample(cells, group.count)
+    while alone and not _on_one_side(chosen):
+        chosen = generator.sample(cells, group.count)
     places = []
     for across, along in chosen:
-        across += 0 if side in ("left", "above") else 2
+        across = across if side in ("left", "above") else 3 - across
         column, row = (across, along) if side in ("left", "right") else (along, across)
         jitter = 0.5 * (_CELL - 2 * _RADIUS[group.size] * 1.08)
         x, y = ((cell + 0.5) * _CELL + generator.uniform(-jitter, jitter) for cell in (column, row))
         places.append((x, y))
     return places
+
+
+def _on_one_side(cells: list[tuple[int, int]]) -> bool:
+    """Whether the middle of these cells lies at least twice as far out as sideways.
+
+    Where a lone group stands has one right answer: one in the upper left corner would be both above and left.
+    """
+    outwards = sum(1.5 - across for across, _ in cells)
+    sideways = abs(sum(1.5 - along for _, along in cells))
+    return outwards >= 2 * sideways
 
 
 def _object(canvas: ImageDraw.ImageDraw, group: Group, x: float, y: float, radius: float) -> None:

@@ -8,7 +8,7 @@ from pipelines.crawls import CRAWL_PATTERN, LANGUAGE_PATTERN
 from pipelines.stage import Stage, StageSpec, lazy
 
 NAME = "world"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 LICENSE = "CC0-1.0"
 """Of all that the world makes up."""
 
