@@ -143,10 +143,18 @@ class FakeCluster:
 
     def freeze(self, frozen: bool) -> None:
         """Let all pods stand still, or go on."""
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(UID_VARIABLE) in self.kubelet.processes:
-                    process.suspend() if frozen else process.resume()
+        before: set[int] | None = None
+        while True:
+            found = set()
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    if process.environ().get(UID_VARIABLE) in self.kubelet.processes:
+                        process.suspend() if frozen else process.resume()
+                        found.add(process.pid)
+            # One that was started while the others were stopped is found in the next round.
+            if not frozen or (found and found == before):
+                return
+            before = found
 
     def kill(self, index: int) -> None:
         """SIGKILL for everything in the pod."""
