@@ -35,7 +35,12 @@ _DEVICES = ("/dev/nvidiactl", "/dev/kfd")
 
 def usable() -> bool:
     """Whether this machine's jobs can be forked from a warm process: Linux, and no GPU."""
-    return hasattr(os, "pidfd_open") and not any(Path(device).exists() for device in _DEVICES)
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        # Another system, or a sandbox that forbids it.
+        return False
+    return not any(Path(device).exists() for device in _DEVICES)
 
 
 class ForkedJob:
