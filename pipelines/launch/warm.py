@@ -1,7 +1,7 @@
 """A process that has imported the slow packages already, and forks a new one for each job.
 
-Importing torch, transformers and DeepSpeed costs a core some fifteen seconds: on a laptop, where a run is a
-dozen jobs of a minute, a quarter of the run. One server per launching process imports them once.
+Importing torch, transformers and DeepSpeed costs a core 13 to 19 seconds: much on a laptop, where a run is a
+dozen jobs of a minute at most. One server per launching process imports them once.
 A job still is a process group of its own, with its own environment, log and exit code.
 
 The launcher writes one request to the server's socket, with the write end of a pipe; the server answers through the pipe:

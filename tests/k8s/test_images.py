@@ -57,10 +57,8 @@ def test_what_the_orchestrator_imports_is_in_its_image() -> None:
     found = set()
     for folder in ("assets", "jobs", "pipelines/launch", "pipelines/lake", "pipelines/deploy"):
         for path in (ROOT / folder).rglob("*.py"):
-            if path.name not in (
-                "worker.py",
-                "warm.py",
-            ):  # one runs in pods, one where jobs are processes of this machine
+            # The first runs in pods, the second where jobs are processes of this machine.
+            if path.name not in ("worker.py", "warm.py"):
                 found |= imported(path)
     foreign = found - sys.stdlib_module_names - set(LAYERS)
     there = locked("orchestrator").keys()
