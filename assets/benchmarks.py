@@ -49,6 +49,7 @@ def answers_asset(
             parameters=asked.model_copy(update={"languages": asked.languages or languages}),
             batch_size=recipe.benchmarks.batch_size,
             conduct=recipe.benchmarks.conduct,
+            cache=layout.requests,
         )
 
     own = [] if isinstance(model, OtherModel) else [layout.key(*model)]
@@ -93,6 +94,7 @@ def score_assets(
             judge=plan.judge,
             rules=plan.rules,
             conduct=plan.conduct,
+            judge_cache=layout.requests,
             parameters=plan.scoring.model_copy(update={"pivot_language": recipe.pivot_language}),
         )
 

@@ -14,6 +14,7 @@ from pipelines.errors import BadInput
 from pipelines.lake import cache as lake_cache
 from pipelines.lake import location
 from pipelines.lake import manifest as manifests
+from pipelines.remote.spec import REQUESTS_FILE
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Layout:
         return (
             lake_cache.root() / "answers" if location.is_remote(self.workspace) else self.workspace / "cache"
         )
+
+    @property
+    def requests(self) -> Path:
+        """What servers were asked and answered, of translators, models that are scored and judges alike."""
+        return self.cache / REQUESTS_FILE
 
     def crawl_table(self, crawl: str, name: str) -> Path:
         """The table of one partition."""

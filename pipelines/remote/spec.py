@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+REQUESTS_FILE = "requests.sqlite"
+"""In a folder of kept work: what servers answered."""
+
 
 class Server(BaseModel):
     """A model behind `<base_url>/chat/completions`: OpenAI's own, vLLM, SGLang, llama.cpp and others."""

@@ -17,12 +17,11 @@ from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.remote.budget import NOTHING, Estimate
 from pipelines.remote.cache import Cache, key_of
-from pipelines.remote.spec import Conduct
+from pipelines.remote.spec import REQUESTS_FILE, Conduct
 from pipelines.translate.guarded import TranslatesTexts
 from pipelines.translate.remote import RemoteTranslator
 from pipelines.translate.spec import SERVER_FILE, Decoding, RemoteTranslation
 
-REQUESTS_FILE = "requests.sqlite"
 TRANSLATIONS_FILE = "translations.sqlite"
 
 

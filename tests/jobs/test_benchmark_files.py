@@ -7,15 +7,22 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from assets.benchmarks import answers_asset, score_assets
+from assets.layout import Layout
 from jobs.definitions import definitions
+from pipelines.answer.spec import AnswerSpec
 from pipelines.benchmarks import answers
 from pipelines.benchmarks.plan import OtherModel, Source
 from pipelines.progress import QUIET_VARIABLE
 from pipelines.recipe import Recipe, read_recipe
 from pipelines.remote.spec import Server
+from pipelines.report.spec import ReportParameters
+from pipelines.score_answers.spec import ScoreAnswersSpec
 from tests.benchmarks import published
 from tests.chat_server import Answer, Call, serving
 from tests.dagster_home import TINY_RECIPE
+
+FILES = {"mmmb_en.tsv": Path("mmmb_en.tsv")}
 
 
 def with_benchmarks(recipe: Recipe, workspace: Path, base_url: str, files: dict[str, Path]) -> Recipe:
@@ -51,6 +58,8 @@ def test_published_files_are_held_and_a_model_beside_answers_them(
         # An item is asked in its next rotation only where the one before was right.
         asked = sum(row["answer"] is not None for row in said.values())
         assert 8 <= asked == len(server.calls) < len(said) == 2 * 4 * 4
+        # What the server said is kept with the recipe's data, wherever the command was started.
+        assert (tmp_path / "data/cache/requests.sqlite").is_file()
 
         # The schema and the digest of the first are what later files are held to.
         published.mmmb(tmp_path, "tr", count=3)
@@ -58,3 +67,23 @@ def test_published_files_are_held_and_a_model_beside_answers_them(
         assert not again.success
         (failure, *_) = [event for event in again.all_events if event.is_step_failure]
         assert "mmmb_tr.tsv" in str(failure.step_failure_data)
+
+
+@pytest.mark.parametrize("workspace", ["data", "s3://bucket/lake"])
+def test_what_servers_said_is_kept_with_the_recipes_other_kept_work(
+    workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKE_CACHE", str(tmp_path / "lake"))
+    place = Path(workspace) if workspace.startswith("s3:") else tmp_path / workspace
+    recipe = with_benchmarks(read_recipe(TINY_RECIPE), place, "http://127.0.0.1:1/v1", FILES)
+    layout = Layout(place, recipe.name)
+    other = recipe.benchmarks.beside["served"]
+    asked = answers_asset(recipe, layout, other, ("answers", "served"), "benchmark").spec("")
+    scored, _ = score_assets(
+        recipe, layout, models={}, mixes={}, answers={"served": ("answers", "served")},
+        parameters=ReportParameters(pivot_language="en"),
+    )  # fmt: skip
+    judged = scored.spec("")
+    assert isinstance(asked, AnswerSpec) and isinstance(judged, ScoreAnswersSpec)
+    kept = tmp_path / ("lake/answers" if workspace.startswith("s3:") else "data/cache")
+    assert asked.cache == judged.judge_cache == kept / "requests.sqlite"
