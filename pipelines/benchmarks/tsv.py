@@ -2,7 +2,8 @@
 
 Every cell is read as the string that it is: an option "None" or "1" stays a word. Two dialects are about: files
 without quoting, in which a quotation mark is a character like any other, and files whose cells with line breaks
-or marks are quoted and marks in them doubled. A file is read as the second if all of it is well-formed so, else as the first.
+or marks are quoted and marks in them doubled. A file is read as the second if all of it is well-formed so, else as the first;
+where a line inside a quoted cell has a whole row's cells, both readings make sense, and the file is refused.
 An image cell of at most 64 characters is the index of another row whose image it is.
 """
 
@@ -80,7 +81,7 @@ def _cells(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise BadInput(
             f"the benchmark file is not a TSV in UTF-8: {error}", where=path, remedy="fetch the file again"
         ) from None
-    lines = _quoted(text) if '"' in text else None
+    lines = _quoted(text, path) if '"' in text else None
     if lines is None:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
     lines = [line for line in lines if line]
@@ -104,14 +105,38 @@ def _cells(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return [dict(zip(header, cells, strict=True)) for cells in lines[1:]]
 
 
-def _quoted(text: str) -> list[list[str]] | None:
-    """The cells if the whole file is well-formed with quoting, else None."""
+def _quoted(text: str, path: Path) -> list[list[str]] | None:
+    """The cells if the whole file is well-formed with quoting, else None.
+
+    Raises:
+        BadInput: a quoted cell holds what is a row by itself, so that without quoting there would be more rows.
+    """
+    physical = list(io.StringIO(text, newline=""))
+    reader = csv.reader(iter(physical), delimiter="\t", strict=True)
+    lines: list[list[str]] = []
+    spans: list[tuple[int, int]] = []
+    before = 0
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))
+        for line in reader:
+            if line:
+                lines.append(line)
+                spans.append((before, reader.line_num))
+            before = reader.line_num
     except csv.Error:
         return None
-    lines = [line for line in lines if line]
-    return lines if lines and all(len(line) == len(lines[0]) for line in lines) else None
+    if not lines or any(len(line) != len(lines[0]) for line in lines):
+        return None
+    for number, (first, after) in enumerate(spans, start=1):
+        for place in range(first, after) if after - first > 1 else ():
+            if physical[place].count("\t") == len(lines[0]) - 1:
+                raise BadInput(
+                    f"a quotation mark opens a cell that ends {after - first - 1} line(s) further down, "
+                    f"though line {place + 1} is a row by itself",
+                    where=f"{path}, row {number} (line {first + 1} of the file)",
+                    remedy="if the mark is only a character, take it away or turn it into another kind of mark, here and where "
+                    "the next one stands; if the cell is meant to hold these lines, put no tabs into it",
+                )
+    return lines
 
 
 def _bad(what: str, path: Path, number: int, cells: dict[str, str]) -> BadInput:

@@ -104,3 +104,31 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
 def test_the_prompt_is_exactly_this() -> None:
     asked = choice_prompt("圆形是什么颜色？", ["红色", "绿色"], request="请回答。", hint="看图")
     assert asked == "看图\n圆形是什么颜色？\nA. 红色\nB. 绿色\n请回答。"
+
+
+def test_marks_that_would_swallow_rows_are_named(tmp_path: Path) -> None:
+    rows = [row(index=str(number), question=f"question {number}") for number in range(8)]
+    rows[2]["question"] = '"Stop" is on which sign?'
+    rows[5]["question"] = 'Which sign says "Stop"'
+    path = write(tmp_path / "mmmb_en.tsv", *rows)
+    assert len(load(path)) == 8
+    # A mark that begins a cell and one that ends a cell three rows later: well-formed with quoting, too, over 5 rows.
+    rows[2]["question"], rows[5]["question"] = '"Stop, says the sign?', 'Which sign says Stop"'
+    path = write(tmp_path / "mmmb_en.tsv", *rows)
+    with pytest.raises(
+        BadInput, match=r"ends 3 line\(s\) further down, though line 4 is a row by itself"
+    ) as caught:
+        load(path)
+    assert f"{path}, row 4 (line 4 of the file)" in caught.value.where
+    # Two rows that stand one after the other.
+    rows[2], rows[3]["question"], rows[5]["question"] = row(index="2", question='"a'), 'b"', "c"
+    with pytest.raises(BadInput, match=r"ends 1 line\(s\) further down"):
+        load(write(tmp_path / "mmmb_en.tsv", *rows))
+
+
+def test_a_quoted_cell_of_several_lines_is_one_cell(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "mmmb_en.tsv", row(), row(index="2", hint='"first\n\nsecond\twith a tab"'), row(index="3")
+    )
+    path.write_text(path.read_text() + "\n\n" + "\t".join(row(index="4").values()) + "\n")
+    assert [one.hint for one in load(path)] == ["", "first\n\nsecond\twith a tab", "", ""]
