@@ -93,6 +93,8 @@ def score_assets(
             benchmarks=benchmark_files.tables(recipe, layout),
             judge=plan.judge,
             rules=plan.rules,
+            calibration=plan.calibration,
+            most_judge_failures=plan.most_judge_failures,
             conduct=plan.conduct,
             judge_cache=layout.requests,
             parameters=plan.scoring.model_copy(update={"pivot_language": recipe.pivot_language}),
@@ -132,7 +134,7 @@ def score_assets(
                 checks.checksums(),
                 checks.scores_complete(),
                 checks.judge_failures(plan.most_judge_failures),
-                checks.no_regression(plan.largest_drop),
+                checks.no_regression(plan.largest_drop, plan.compared_runs),
             ],
             kinds=frozenset({"python", "json"}),
             description=(

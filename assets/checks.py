@@ -13,6 +13,7 @@ from pathlib import Path
 from assets.losses import logged_losses
 from pipelines.lake import manifest as manifests
 from pipelines.lake.manifest import Manifest
+from pipelines.score_answers.earlier import flat
 
 DROPPED_FILE = "dropped.jsonl"
 
@@ -144,26 +145,27 @@ def judge_failures(most: float) -> Check:
     return Check("judge_failure_rate", f"At most {most:.0%} of the judge's reviews failed.", judge)
 
 
-def no_regression(largest: float) -> Check:
-    """No headline fell since the scores that this table replaced; a warning, since a change may be meant."""
+def no_regression(largest: float, runs: int) -> Check:
+    """No headline lies below the best of the last runs; a warning, since a change may be meant."""
 
     def judge(_: Path, manifest: Manifest) -> Verdict:
-        previous = manifest.metrics.get("previous")
-        if not isinstance(previous, dict):
+        earlier = manifest.metrics.get("runs", [])[-runs:]
+        if not earlier:
             return Verdict(True, "these are the first scores of the recipe")
-        fallen = [
-            f"{model}, {name}: {before:g} -> {now:g}"
-            for model, headlines in previous["models"].items()
-            for name, before in headlines.items()
-            for now in [manifest.metrics["models"].get(model, {}).get(name)]
-            if before is not None and now is not None and before - now > largest * max(1.0, before)
-        ]
-        words = f"since the scores of {previous['created']}: "
+        fallen = []
+        for name, now in flat(manifest.metrics["models"]).items():
+            before = [(run[name], run["created"]) for run in earlier if run.get(name) is not None]
+            if now is None or not before:
+                continue
+            best, made = max(before)
+            if best - now > largest * max(1.0, best):
+                fallen.append(f"{name}: {best:g} (scores of {made}) -> {now:g}")
+        words = f"against the best of {len(earlier)} earlier runs, back to {earlier[0]['created']}: "
         return Verdict(not fallen, words + ("; ".join(fallen[:5]) or "no headline fell"))
 
     return Check(
         "no_regression",
-        f"No headline fell by more than {largest:.0%} since the previous scores.",
+        f"No headline lies more than {largest:.0%} below the best of the last {runs} runs.",
         judge,
         blocking=False,
     )

@@ -50,6 +50,8 @@ class Outcome:
     """Plain JSON values that a person reads: counts, rates, scores."""
     rows: dict[str, int] = field(default_factory=dict)
     """Rows per file, by path below `out/`; other files have none."""
+    incomplete: str = ""
+    """What is lacking that another run may bring, in words: the table is published, and the next run makes it again."""
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def fingerprint(stage: Stage[SpecT], spec: SpecT, inputs: dict[str, str]) -> str
 
 
 def reusable(stage: Stage[SpecT], spec: SpecT) -> Manifest | None:
-    """The manifest of a whole, unchanged table made by equal code from equal inputs, if there is one."""
+    """The manifest of a complete, unchanged table made by equal code from equal inputs, if there is one."""
     return why_not_reusable(stage, spec)[0]
 
 
@@ -111,6 +111,8 @@ def why_not_reusable(stage: Stage[SpecT], spec: SpecT) -> tuple[Manifest | None,
     made = manifest.read(spec.output)
     inputs = input_versions(spec)
     if made.fingerprint == fingerprint(stage, spec, inputs):
+        if made.incomplete:
+            return None, f"what the last run left open is tried again: {made.incomplete}"
         found = manifest.faults(spec.output, made)
         return (None, "its files changed: " + found[0]) if found else (made, "")
     if made.code_version != stage.code_version:

@@ -156,6 +156,7 @@ def _described(
         files=[],
         ledger=outcome.ledger,
         metrics=outcome.metrics,
+        incomplete=outcome.incomplete,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 2),
     )

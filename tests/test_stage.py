@@ -50,6 +50,22 @@ def test_an_equal_run_reuses_the_table_and_another_says_why_not(tmp_path: Path) 
     assert "code changed" in why_not_reusable(stage(version="2"), spec)[1]
 
 
+def test_a_table_that_another_run_may_complete_is_published_and_made_again(tmp_path: Path) -> None:
+    lacking = ["two lines were not to be had", ""]
+
+    def write(spec: LinesSpec, work: Work, progress: Progress) -> Outcome:
+        (work.out / "lines.txt").write_text("line\n" * spec.lines)
+        return Outcome(incomplete=lacking.pop(0))
+
+    spec = LinesSpec(output=tmp_path)
+    made = execute(stage(write), spec)
+    assert manifest.verify(tmp_path) == made
+    assert why_not_reusable(stage(), spec)[1].endswith("two lines were not to be had")
+    again = execute(stage(write), spec)
+    assert (again.incomplete, again.data_version) == ("", made.data_version)
+    assert execute(stage(write), spec) == again
+
+
 class Conduct(BaseModel):
     what: int = 1
     how: Annotated[int, Execution] = 1

@@ -62,11 +62,30 @@ class Benchmarks(Section):
         {}, description="published rules for the judge, such as `llava.en` -> rule.json"
     )
     conduct: Conduct = Conduct()
+    calibration: dict[str, Path] = Field(
+        {},
+        description="benchmark -> a pack of items with another judge's reviews: how far this judge is off it",
+    )
     most_judge_failures: float = Field(
-        0.05, ge=0, le=1, description="share of failed reviews above which nothing goes on"
+        0.05,
+        ge=0,
+        le=1,
+        description="share of failed reviews above which nothing is published, and the next run asks again",
     )
     largest_drop: float = Field(
         0.02,
         ge=0,
-        description="a headline that falls by more than this share of its highest since the last run is reported",
+        description="a headline that lies further below the best of the last runs, as a share of its highest, is reported",
     )
+    compared_runs: int = Field(
+        10,
+        ge=1,
+        le=20,
+        description="how many of the last runs a headline is compared with; 1: the last alone",
+    )
+
+    @model_validator(mode="after")
+    def _calibrated_is_a_model(self) -> Self:
+        if self.calibration and self.judge.server is None:
+            raise ValueError("`calibration` is for a judge with a `server`: no other drifts")
+        return self

@@ -37,6 +37,11 @@ def scored(reviews: Sequence[Review], protocol: Protocol) -> dict[str, Any]:
     }
 
 
+def lacking(count: int) -> str:
+    """What a table says of so many reviews that the next run asks for again; "" where none failed."""
+    return f"{count} review{'s' if count > 1 else ''} of the judge failed" if count else ""
+
+
 def _figures(reviews: Sequence[Review], protocol: Protocol) -> dict[str, Any]:
     answers = [one.answer_score for one in reviews if one.answer_score is not None]
     figures: dict[str, Any] = {"judged": len(answers), "failed": len(reviews) - len(answers), "score": None}

@@ -85,9 +85,13 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
     _write(path, (asdict(item) for item in items))
 
 
-def write_reviews(path: Path, reviews: Iterable[Review]) -> None:
+def review_document(review: Review) -> dict[str, Any]:
     """Without `kept`, so that a run which found answers kept writes the bytes of the one that asked."""
-    _write(path, ({name: value for name, value in asdict(one).items() if name != "kept"} for one in reviews))
+    return {name: value for name, value in asdict(review).items() if name != "kept"}
+
+
+def write_reviews(path: Path, reviews: Iterable[Review]) -> None:
+    _write(path, map(review_document, reviews))
 
 
 def write_pack(path: Path, items: Sequence[Item], reviews: Sequence[Review]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipelines.errors import BadInput
+from pipelines.errors import Interrupted
 from pipelines.judge import calibration, overlap
-from pipelines.judge.aggregate import scored
+from pipelines.judge.aggregate import lacking, scored
 from pipelines.judge.items import read_items, read_pack, write_reviews
 from pipelines.judge.judging import estimate, judge
 from pipelines.judge.spec import JudgeSpec
@@ -28,7 +28,11 @@ def estimated(spec: JudgeSpec) -> str:
 
 
 def run(spec: JudgeSpec, work: Work, progress: Progress) -> Outcome:
-    """Write reviews.jsonl and judgement.json."""
+    """Write reviews.jsonl and judgement.json.
+
+    Raises:
+        Interrupted: the judge is down, or too many of its reviews failed; what it said is kept for the next run.
+    """
     items = read_items(spec.items)
     account = str(spec.output)
     reviews = judge(
@@ -36,11 +40,12 @@ def run(spec: JudgeSpec, work: Work, progress: Progress) -> Outcome:
     )
     headline = [one for one in reviews if one.order == "reference_first"]
     failed = [one.failure for one in headline if one.failure]
+    lost = sum(bool(one.failure) for one in reviews)
     if len(failed) > spec.most_failures * len(headline):
-        raise BadInput(
-            f"{len(failed)} of {len(headline)} items got no review ({', '.join(sorted(set(failed)))})",
-            where=spec.items,
-            remedy="run again to ask for those once more, look at what the judge writes, or raise `most_failures`",
+        raise Interrupted(
+            f"{len(failed)} of {len(headline)} items in {spec.items} got no review ({', '.join(sorted(set(failed)))}). "
+            "The next run asks for those alone; where they fail again, look at what the judge writes, or raise "
+            "`most_failures`"
         )
     # The overlap measures what it measures, whatever a model would be asked for.
     protocol = "pair" if spec.judge.server is None else spec.judge.protocol
@@ -64,6 +69,7 @@ def run(spec: JudgeSpec, work: Work, progress: Progress) -> Outcome:
             rules=spec.rules, conduct=spec.conduct, account=account,
         )  # fmt: skip
         document["drift"] = calibration.drift([review for _, review in pack], again)
+        lost += document["drift"]["without_a_review_now"]
     write_reviews(work.out / REVIEWS_FILE, reviews)
     text = json.dumps(document, ensure_ascii=False, indent=1)
     (work.out / JUDGEMENT_FILE).write_text(text + "\n", encoding="utf-8")
@@ -75,4 +81,5 @@ def run(spec: JudgeSpec, work: Work, progress: Progress) -> Outcome:
             **({"drift": document["drift"]} if "drift" in document else {}),
         },
         rows={REVIEWS_FILE: len(reviews)},
+        incomplete=lacking(lost),
     )

@@ -72,7 +72,7 @@ class JudgeSpec(StageSpec):
     calibration: InputFile | None = Field(
         None, description="JSON lines: items with another judge's reviews, which this judge reviews too"
     )
-    most_failures: float = Field(
+    most_failures: Annotated[float, Execution] = Field(
         0.05, ge=0, le=1, description="share of items without a review above which nothing is published"
     )
     conduct: Annotated[Conduct, Execution] = Conduct()

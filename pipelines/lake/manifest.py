@@ -46,6 +46,8 @@ class Manifest(BaseModel):
     files: list[TableFile]
     ledger: Ledger | None = None
     metrics: dict[str, Any] = {}
+    incomplete: str = ""
+    """What another run may bring, in words; "" for a table that equal inputs never make again."""
     created: str
     seconds: float
 

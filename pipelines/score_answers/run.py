@@ -1,4 +1,5 @@
-"""Scoring: from answers to scores.json, and to readings.jsonl, which says what every rule read in every answer.
+"""Scoring: from answers to scores.json, to readings.jsonl, which says what every rule read in every answer, and to
+reviews.jsonl, which says what the judge wrote on every answer that it rates.
 
 models.<name>.<benchmark>.<language>  the figures under the `robust` profile, each with its interval; items, by_category,
                                       extraction (how letters were found), profiles (the figures under each),
@@ -9,6 +10,7 @@ models.<name>.language.<language>     asked (share of the decided answers in the
 models.<name>.complete                whether every expected question was answered
 models.<name>.over_languages          by benchmark: items right in k languages, scores on the items that all have
 comparisons.<benchmark>.<language>    paired tests between models
+drift.<benchmark>                     the judge against another's reviews of the same answers
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.score_answers import reviews
-from pipelines.score_answers.spec import READINGS, SCORES, ScoreAnswersSpec
+from pipelines.score_answers.earlier import earlier_runs
+from pipelines.score_answers.reviews import Reviewed
+from pipelines.score_answers.spec import READINGS, REVIEWS, SCORES, ScoreAnswersSpec
 from pipelines.score_answers.spoken import spoken_language
 from pipelines.stage import Outcome, Work
 
@@ -41,7 +45,12 @@ OfModel = dict[Place, dict[str, Scored]]
 
 
 def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
-    """Write scores.json and readings.jsonl."""
+    """Write scores.json, readings.jsonl and reviews.jsonl.
+
+    Raises:
+        BadInput: a profile or a calibrated benchmark is unknown, or answers are to other questions.
+        Interrupted: the judge is down, or too many of its reviews failed; what it said is kept for the next run.
+    """
     if unknown := sorted(set(spec.parameters.profiles) - set(PROFILES)):
         raise BadInput(
             f"there are no such profiles: {', '.join(unknown)}",
@@ -54,16 +63,24 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
     progress.start("models", len(answered), unit="model")
     models: dict[str, Any] = {}
     read: dict[str, OfModel] = {}
-    with (work.out / READINGS).open("w", encoding="utf-8") as stream:
+    reviewed: dict[str, dict[Place, Reviewed]] = {}
+    drifted = reviews.drift(spec, progress)
+    with (
+        (work.out / READINGS).open("w", encoding="utf-8") as readings,
+        (work.out / REVIEWS).open("w", encoding="utf-8") as judged,
+    ):
         for name, answers in answered.items():
             check_questions(asked, answers, where=spec.answers[name])
             read[name] = _read(asked, answers, spec.parameters.profiles)
-            reviewed = reviews.judged_places(spec, asked, answers, progress)
-            models[name] = _document(asked, answers, read[name], reviewed, languages)
-            for place, found in reviewed.items():
-                read[name][place] = {HEADLINE_PROFILE: Scored([], found.items)}
-            stream.writelines(_trace(name, read[name], answers))
+            reviewed[name] = reviews.judged_places(spec, asked, answers, progress)
+            models[name] = _document(asked, answers, read[name], reviewed[name], languages)
+            for place, found in reviewed[name].items():
+                read[name][place] = {HEADLINE_PROFILE: Scored([], found.ratings)}
+            readings.writelines(_trace(name, read[name], answers))
+            judged.writelines(reviews.lines(name, reviewed[name]))
             progress.advance()
+    # Only now: by then every model's answers were put before the judge, and what it said is kept.
+    reviews.hold_to(spec.most_judge_failures, reviewed)
     complete = all(model["complete"]["complete"] for model in models.values())
     document = {
         "languages": languages,
@@ -72,6 +89,7 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
         "complete": complete,
         "models": models,
         "comparisons": _comparisons(read),
+        "drift": drifted,
     }
     text = json.dumps(document, ensure_ascii=False, indent=1)
     (work.out / SCORES).write_text(text + "\n", encoding="utf-8")
@@ -85,17 +103,11 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
             "judge": spec.judge.name,
             "judge_failure_rate": max(failed, default=0.0),
             "models": summary(models),
-            **_previous(spec.output),
-        }
+            "runs": earlier_runs(spec.output),
+            **({"drift": drifted} if drifted else {}),
+        },
+        incomplete=reviews.left_open(reviewed, drifted),
     )
-
-
-def _previous(table: Path) -> dict[str, Any]:
-    """The headlines of the scores that this table will replace, so that a check can compare."""
-    if not manifest.exists(table):
-        return {}
-    made = manifest.read(table)
-    return {"previous": {"created": made.created, "models": made.metrics.get("models", {})}}
 
 
 def check_questions(asked: Sequence[Asked], answers: Mapping[Key, Answer], *, where: Path) -> None:
@@ -136,7 +148,7 @@ def _document(
     asked: Sequence[Asked],
     answers: Mapping[Key, Answer],
     read: OfModel,
-    reviewed: Mapping[Place, reviews.Reviewed],
+    reviewed: Mapping[Place, Reviewed],
     languages: Sequence[str],
 ) -> dict[str, Any]:
     missing = [" ".join(map(str, one.key)) for one in asked if one.key not in answers]
@@ -192,7 +204,7 @@ def _trace(model: str, read: OfModel, answers: Mapping[Key, Answer]) -> Iterator
             profile: {one.key: reading for one, reading in scored.rows}
             for profile, scored in of_place.items()
         }
-        # Of a judged benchmark there are no rows: its reviews stand in the scores.
+        # Of a judged benchmark there are no rows: its reviews stand in a file of their own.
         for one, _ in next(iter(of_place.values())).rows:
             answer = answers.get(one.key)
             readings = {
@@ -210,14 +222,15 @@ def _trace(model: str, read: OfModel, answers: Mapping[Key, Answer]) -> Iterator
 
 
 def summary(models: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """The headline figures by model, such as "mmmb circular zh"."""
+    """The headline figures by model, such as "mmmb circular zh"; a judged one names its judge, since no other's compares."""
     found: dict[str, dict[str, float | None]] = {}
     for name, model in models.items():
         headlines: dict[str, float | None] = {}
         for benchmark in [one for one in model if one in catalogue()]:
             for language, scores in model[benchmark].items():
                 top = scores[scores["headline"]]
-                headlines[f"{benchmark} {scores['headline']} {language}"] = (
+                by = f" by {scores['judge']}" if "judge" in scores else ""
+                headlines[f"{benchmark} {scores['headline']} {language}{by}"] = (
                     None if top is None else top["value"]
                 )
         for language, spoken in model["language"].items():

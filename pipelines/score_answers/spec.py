@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.judge.spec import Judge
 from pipelines.remote.spec import Conduct
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "scores"
-CODE_VERSION = "2"
-SCORES, READINGS = "scores.json", "readings.jsonl"
+CODE_VERSION = "3"
+SCORES, READINGS, REVIEWS = "scores.json", "readings.jsonl", "reviews.jsonl"
 
 
 class ScoreParameters(BaseModel):
@@ -42,11 +42,27 @@ class ScoreAnswersSpec(StageSpec):
     rules: dict[str, InputFile] = Field(
         {}, description="published rules for the judge, by benchmark and language, such as `llava.en`"
     )
+    calibration: dict[str, InputFile] = Field(
+        {},
+        description="benchmark -> a pack of items with another judge's reviews, which this judge reviews too",
+    )
+    most_judge_failures: Annotated[float, Execution] = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of failed reviews, of a model in a benchmark and language, above which nothing is published",
+    )
     conduct: Annotated[Conduct, Execution] = Conduct()
     judge_cache: Annotated[Path, Execution] = Field(
         Path("data/cache/requests.sqlite"), description="what the judge's server answered is kept here"
     )
     parameters: ScoreParameters = ScoreParameters()
+
+    @model_validator(mode="after")
+    def _calibrated_is_a_model(self) -> Self:
+        if self.calibration and self.judge.server is None:
+            raise ValueError("`calibration` is for a judge with a `server`: no other drifts")
+        return self
 
 
 STAGE = Stage(

@@ -25,17 +25,34 @@ def test_too_many_failed_reviews_block(rate: float | None, passed: bool) -> None
     assert check.judge(Path(), manifest(judge_failure_rate=rate, judge="some-judge")).passed is passed
 
 
-def test_a_headline_that_falls_is_named_and_warned_of() -> None:
-    check = checks.no_regression(0.02)
+def test_a_headline_below_the_best_of_the_last_runs_is_named_with_that_run() -> None:
+    check = checks.no_regression(0.02, runs=3)
     assert not check.blocking
-    previous = {
-        "created": "2026-01-01",
-        "models": {"blend": {"mmmb circular en": 0.9, "mmmb circular zh": 0.8, "gone": 1.0}},
-    }
-    now = {"blend": {"mmmb circular en": 0.89, "mmmb circular zh": 0.7, "new": 0.1}}
-    verdict = check.judge(Path(), manifest(models=now, previous=previous))
-    assert not verdict.passed and verdict.words == (
-        "since the scores of 2026-01-01: blend, mmmb circular zh: 0.8 -> 0.7"
+
+    def run(day: int, **headlines: float | None) -> dict[str, Any]:
+        return {
+            "created": f"2026-01-0{day}",
+            **{f"blend, {name}": value for name, value in headlines.items()},
+        }
+
+    def judged(now: dict[str, float | None], *runs: dict[str, Any]) -> checks.Verdict:
+        return check.judge(Path(), manifest(models={"blend": now}, runs=list(runs)))
+
+    # Each step is within the limit; together they are not.
+    decay = [run(1, en=0.9, zh=0.8), run(2, en=0.885, zh=0.8), run(3, en=0.87, zh=None)]
+    verdict = judged({"en": 0.86, "zh": 0.8, "new": 0.1}, *decay)
+    assert not verdict.passed
+    assert verdict.words == (
+        "against the best of 3 earlier runs, back to 2026-01-01: blend, en: 0.9 (scores of 2026-01-01) -> 0.86"
     )
-    assert check.judge(Path(), manifest(models=now)).passed
-    assert check.judge(Path(), manifest(models=previous["models"], previous=previous)).passed
+    # A run that lies further back than three is forgotten.
+    assert judged({"en": 0.86}, run(1, en=1.0), *(run(day, en=0.86) for day in (2, 3, 4))).passed
+    assert judged({"en": 0.5, "zh": None}).passed
+    assert judged({"en": 0.87, "zh": None}, *decay[1:]).passed
+
+
+def test_points_are_held_to_a_share_of_their_best() -> None:
+    check = checks.no_regression(0.02, runs=3)
+    runs = [{"created": "2026-01-01", "blend, mme score en": 1000.0}]
+    assert check.judge(Path(), manifest(models={"blend": {"mme score en": 981.0}}, runs=runs)).passed
+    assert not check.judge(Path(), manifest(models={"blend": {"mme score en": 979.0}}, runs=runs)).passed

@@ -16,7 +16,7 @@ from pipelines.judge.spec import Judge
 from pipelines.lake import manifest
 from pipelines.remote.spec import Conduct, Server
 from pipelines.score_answers.spec import STAGE, ScoreAnswersSpec
-from pipelines.stage import execute
+from pipelines.stage import execute, why_not_reusable
 from pipelines.world.grammar import grammar
 from pipelines.world.text import few_sentences
 from tests.benchmarks import published
@@ -46,9 +46,12 @@ def said(llava: Path, tmp_path: Path) -> Path:
     return publish(tmp_path / "answers", "answers")
 
 
-def spec(url: str, llava: Path, said: Path, folder: Path, **conduct: Any) -> ScoreAnswersSpec:
+def spec(
+    url: str, llava: Path, said: Path, folder: Path, *, most_judge_failures: float = 0.05, **conduct: Any
+) -> ScoreAnswersSpec:
     return ScoreAnswersSpec(
         output=folder / "scores", answers={"model": said}, benchmarks={"llava": llava},
+        most_judge_failures=most_judge_failures,
         judge=Judge(server=Server(base_url=url, model="a-judge"), swap=False),
         conduct=Conduct(backoff_seconds=0.01, attempts=2, **conduct), judge_cache=folder / "cache.sqlite",
     )  # fmt: skip
@@ -69,7 +72,7 @@ def test_the_judge_is_shown_context_and_reference_and_its_failures_enter_no_mean
         return Answer(text="no numbers" if "I see a dog. 1" in call.prompt else "8 6\nbecause")
 
     with serving(behave) as (_, url):
-        made = execute(STAGE, spec(url, llava, said, tmp_path))
+        made = execute(STAGE, spec(url, llava, said, tmp_path, most_judge_failures=0.5))
     first = next(prompt for prompt in prompts if "question 0?" in prompt)
     assert first.index("One dog.") < first.index("dog: [0.1, 0.2, 0.3, 0.4]") < first.index("question 0?")
     assert first.index("the answer to 0") < first.index("I see a dog. 0")
@@ -99,6 +102,51 @@ def test_a_judge_that_is_down_stops_the_scoring_and_a_rerun_asks_only_what_is_mi
         execute(STAGE, told)
     assert asked == 2 * 3 - 2
     assert scores(tmp_path)["zh"]["relative"]["value"] == 0.75
+
+
+@pytest.mark.parametrize("most", [0.05, 0.5], ids=["nothing published", "published with a gap"])
+def test_reviews_that_failed_are_asked_for_again_alone_until_the_score_is_whole(
+    llava: Path, said: Path, tmp_path: Path, most: float
+) -> None:
+    def behave(call: Call) -> Answer:
+        return Answer(text="I would rather not." if "I see a dog. 1" in call.prompt else "8 6\nbecause")
+
+    with serving(behave) as (chat, url):
+        told = spec(url, llava, said, tmp_path, most_judge_failures=most)
+        if most < 1 / 3:
+            with pytest.raises(
+                Interrupted, match=r"model, llava in en: 1 of 3 \(1 unreadable_review; .* item 1: I would"
+            ):
+                execute(STAGE, told)
+            assert not manifest.exists(tmp_path / "scores")
+        else:
+            assert execute(STAGE, told).incomplete == "2 reviews of the judge failed"
+            assert scores(tmp_path)["en"]["relative"]["n"] == 2
+            assert "reviews of the judge failed" in why_not_reusable(STAGE, told)[1]
+        assert len(chat.calls) == 2 * 3
+        chat.script = lambda _: Answer(text="8 6\nbecause")
+        made = execute(STAGE, told)
+        assert len(chat.calls) == 2 * 3 + 2
+        assert (scores(tmp_path)["en"]["relative"]["n"], scores(tmp_path)["en"]["failed"]) == (3, 0.0)
+        # The run with gaps is no score to be held against.
+        assert made.incomplete == "" and made.metrics["runs"] == []
+        assert execute(STAGE, told) == made and len(chat.calls) == 2 * 3 + 2
+
+
+def test_what_the_judge_wrote_stands_beside_the_scores(llava: Path, said: Path, tmp_path: Path) -> None:
+    with serving(lambda _: Answer(text="8 6\nbecause")) as (_, url):
+        execute(STAGE, spec(url, llava, said, tmp_path))
+    lines = [
+        json.loads(line)
+        for line in manifest.file(tmp_path / "scores", "reviews.jsonl").read_text().splitlines()
+    ]
+    assert [
+        (one["model"], one["benchmark"], one["item"]["language"], one["item"]["id"]) for one in lines
+    ] == [("model", "llava", language, item) for language in ("en", "zh") for item in "012"]
+    assert lines[0]["item"]["answer"] == "I see a dog. 0" and "One dog." in lines[0]["item"]["context"]
+    [review] = lines[0]["reviews"]
+    assert (review["reference_score"], review["answer_score"]) == (8, 6)
+    assert (review["text"], review["failure"], review["order"]) == ("8 6\nbecause", "", "reference_first")
 
 
 def test_the_test_set_is_put_into_a_further_language_by_the_translator(tmp_path: Path) -> None:

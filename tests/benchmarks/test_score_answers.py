@@ -94,6 +94,19 @@ def test_an_unanswered_question_is_wrong_named_and_makes_the_scores_incomplete(s
     assert scores["models"]["model"]["mmmb"]["zh"]["circular"]["value"] < 1.0
 
 
+def test_each_table_of_scores_hands_the_headlines_of_earlier_runs_on(
+    benchmarks: Path, answered_by: AnsweredBy, tmp_path: Path
+) -> None:
+    found = []
+    for place, right in enumerate((True, False, True)):
+        answers = answered_by(f"model-{place}", lambda asked, right=right: asked.gold if right else "...")
+        spec = ScoreAnswersSpec(
+            output=tmp_path / "scores", answers={"model": answers}, benchmarks={"world": benchmarks}
+        )
+        found.append(execute(STAGE, spec).metrics["runs"])
+    assert [[run["model, mmmb circular zh"] for run in runs] for runs in found] == [[], [1.0], [1.0, 0.0]]
+
+
 def test_answers_to_another_benchmark_are_refused(scores_of: Any) -> None:
     def reply(asked: Asked) -> str:
         object.__setattr__(asked, "image_sha256", "0" * 64)

@@ -236,9 +236,27 @@ def test_too_many_failures_are_not_published(tmp_path: Path) -> None:
             output=tmp_path / "out", items=tmp_path / "items.jsonl", judge=served(url), cache=tmp_path / "cache",
             conduct=FAST.model_copy(update={"most_failures_in_a_row": 1000}),
         )  # fmt: skip
-        with pytest.raises(BadInput, match=r"12 of 12 items got no review \(unreadable_review"):
+        with pytest.raises(Interrupted, match=r"12 of 12 items .* got no review \(unreadable_review"):
             execute(STAGE, spec)
     assert not manifest.exists(tmp_path / "out")
+
+
+def test_a_failure_below_the_limit_is_asked_for_again_by_the_next_run(tmp_path: Path) -> None:
+    write_items(tmp_path / "items.jsonl", ITEMS)
+
+    def silent_once(call: Call) -> Answer:
+        return Answer("No idea.") if "picture 4?" in call.prompt else second_is_worse(call)
+
+    with serving(silent_once) as (chat, url):
+        spec = JudgeSpec(
+            output=tmp_path / "out", items=tmp_path / "items.jsonl", judge=served(url, swap=False),
+            cache=tmp_path / "cache", conduct=FAST, most_failures=0.2,
+        )  # fmt: skip
+        assert execute(STAGE, spec).incomplete == "1 review of the judge failed"
+        chat.script = second_is_worse
+        made = execute(STAGE, spec)
+        assert len(chat.calls) == len(ITEMS) + 1
+    assert made.incomplete == "" and made.ledger is not None and made.ledger.kept == len(ITEMS)
 
 
 def test_the_estimate_counts_both_orders(tmp_path: Path) -> None:
