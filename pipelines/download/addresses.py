@@ -27,6 +27,21 @@ _EMBEDDING_NETWORKS = [
     )
 ]  # fmt: skip
 """IPv6 ranges that stand for IPv4 addresses: compatible, mapped, translated, NAT64, 6to4, Teredo."""
+_REFUSED_NETWORKS = {
+    ipaddress.ip_network(network): why
+    for network, why in {
+        "100.64.0.0/10": "shared by a provider's customers (RFC 6598); Alibaba Cloud's metadata is at 100.100.100.200",
+        "168.63.129.16/32": "Azure's platform address: WireServer, DHCP, DNS (learn.microsoft.com, what-is-ip-address-168-63-129-16)",
+        "192.0.0.0/24": "for IETF protocols (RFC 6890); Oracle Cloud's metadata was at 192.0.0.192",
+        "192.88.99.0/24": "the former anycast address of 6to4 relays (RFC 7526)",
+        "2001::/23": "for IETF protocols (RFC 2928): Teredo, benchmarking, ORCHID",
+        "3fff::/20": "for documentation (RFC 9637)",
+        "fec0::/10": "site-local (RFC 3879)",
+    }.items()
+}
+"""What Python's tables of 3.11 call public, or call so in some of its releases, with the source of each."""
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that IANA has given out of IPv6 for the internet (its registry of the IPv6 address space); `5f00::/16` and the like are not."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,19 @@ def check_address(address: Address, port: int, policy: Policy) -> None:
         if port not in policy.ports | policy.loopback_ports:
             raise Failure(Reason.PORT_REFUSED, str(port))
         return
+    if (why := _refused_as(address)) is not None:
+        raise Failure(Reason.ADDRESS_REFUSED, f"{address} is not a public address: {why}")
     if address.is_multicast or address.is_reserved or not address.is_global:
         raise Failure(Reason.ADDRESS_REFUSED, f"{address} is not a public address")
     if port not in policy.ports:
         raise Failure(Reason.PORT_REFUSED, str(port))
+
+
+def _refused_as(address: Address) -> str | None:
+    """What the address is, where it is not one of the public internet whatever Python's tables say."""
+    for network, why in _REFUSED_NETWORKS.items():
+        if address in network:
+            return why
+    if address.version == 6 and address not in _GLOBAL_UNICAST:
+        return "outside 2000::/3"
+    return None

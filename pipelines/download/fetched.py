@@ -7,8 +7,15 @@ from pathlib import Path
 from pipelines.crawls import CrawlManifest
 from pipelines.lake import cache, location
 
-BESIDE = {"m3it": ("instructions.json",)}
+_BESIDE = {"m3it": ("instructions.json",)}
 """By format: what its reader looks for beside a file."""
+
+
+def beside(manifest: CrawlManifest) -> list[Path]:
+    """The files that the reader finds beside those that the manifest names."""
+    names = _BESIDE.get(manifest.format, ())
+    found = dict.fromkeys(file.with_name(name) for file in manifest.files for name in names)
+    return [path for path in found if location.is_file(path)]
 
 
 def fetched(manifest: CrawlManifest, folder: Path) -> CrawlManifest:
@@ -17,12 +24,9 @@ def fetched(manifest: CrawlManifest, folder: Path) -> CrawlManifest:
     Raises:
         BadInput: an object is gone.
     """
-    beside = BESIDE.get(manifest.format, ())
     files = [_linked(file, folder) for file in manifest.files]
-    for file in manifest.files:
-        for name in beside:
-            if location.is_remote(file) and location.is_file(file.with_name(name)):
-                _linked(file.with_name(name), folder)
+    for path in beside(manifest):
+        _linked(path, folder)
     images = manifest.images
     if images is not None:
         images = images.model_copy(update={"files": [_linked(file, folder) for file in images.files]})

@@ -72,7 +72,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
         self._hosts = Hosts(turns, parameters.connections_per_host)
         self._robots = Robots(self._robots_txt, self._agent_token) if parameters.robots_txt else None
         self._headers = {
-            "User-Agent": parameters.user_agent,
+            "User-Agent": " ".join(filter(None, (parameters.user_agent, parameters.contact))),
             "Accept": "image/*",
             "Accept-Encoding": "identity",
             "Connection": "close",

@@ -92,7 +92,7 @@ def _check_inputs(spec: DownloadSpec, manifest: CrawlManifest) -> None:
     if {**told, "world": None} != {**now, "world": None} or (told["world"] is None) != (now["world"] is None):
         raise BadInput(
             "the spec's inputs are not what the crawl manifest names, or a folder of images changed meanwhile",
-            where=spec.crawl, remedy="leave `files`, `archives`, `listing` and `world` out of the spec: they are filled in",
+            where=spec.crawl, remedy=f"leave {', '.join(now)} out of the spec: they are filled in",
         )  # fmt: skip
 
 

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import CrawlManifest, read_manifest
+from pipelines.download.fetched import beside
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "raw_pairs"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 class DownloadParameters(BaseModel):
@@ -39,22 +40,28 @@ class DownloadParameters(BaseModel):
     )
     user_agent: str = Field(
         "mpm-download/1.0 (image-text research crawl)", min_length=1, pattern=r"^[\x20-\x7e]+$",
-        description="sent with each request; add an address at which you can be reached",
+        description="sent with each request; sites make rules for the name that it begins with",
+    )  # fmt: skip
+    contact: Annotated[str, Execution] = Field(
+        "", pattern=r"^[\x20-\x7e]*$", description="an address at which you can be reached; sent behind the user agent"
     )  # fmt: skip
     robots_txt: bool = Field(
         True, description="whether robots.txt is asked before a site's first image; one more fetch per site"
     )
-    connections_per_host: int = Field(
+    connections_per_host: Annotated[int, Execution] = Field(
         8, ge=0, le=64, description="to one host at once, over all processes; 0: no limit, as on loopback"
     )
     allowed_ports: list[int] = Field([80, 443], min_length=1, description="ports that may be connected to")
 
 
 class DownloadSpec(StageSpec):
-    """One crawl to take in. `files`, `archives`, `listing` and `world` are what its manifest names; they are filled in."""
+    """One crawl to take in. What its manifest names is filled in: all fields up to `world`."""
 
     crawl: InputFile = Field(description="the crawl's manifest")
     files: list[InputFile] = Field(description="the source's files")
+    beside: list[InputFile] = Field(
+        [], description="what a reader finds beside these: the instructions of M3IT's tasks"
+    )
     archives: list[InputFile] = Field([], description="the archives that hold the images")
     listing: str = Field("", description="digest of the names, sizes and times of all files in image folders")
     world: InputTable | None = Field(
@@ -81,6 +88,7 @@ def inputs(manifest: CrawlManifest) -> dict[str, Any]:
     folders = [path for path in [*manifest.files, *images] if path.is_dir()]
     return {
         "files": [path for path in manifest.files if not path.is_dir()],
+        "beside": beside(manifest),
         "archives": [path for path in images if not path.is_dir()],
         "listing": _listing(folders) if folders else "",
         "world": manifest.world,

@@ -191,7 +191,14 @@ def test_equal_inputs_are_not_downloaded_again_and_a_changed_list_is(
 ) -> None:
     spec = maker.spec(maker.crawl([server.origin + "/ok/1.jpg"]), server.server_port, workers=1)
     first = execute(STAGE, spec)
-    again = maker.spec(spec.crawl, server.server_port, workers=2, threads=3)
+    again = maker.spec(
+        spec.crawl,
+        server.server_port,
+        workers=2,
+        threads=3,
+        connections_per_host=1,
+        contact="mail@example.org",
+    )
     assert execute(STAGE, again) == first
     assert server.hits["/ok/1.jpg"] == 1
     maker.crawl([server.origin + "/ok/1.jpg", server.origin + "/ok/2.jpg"])

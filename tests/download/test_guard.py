@@ -38,10 +38,10 @@ def test_an_image_is_fetched_whole_also_behind_redirects(server: HostileServer) 
 
 
 def test_requests_say_honestly_who_asks(server: HostileServer) -> None:
-    asking = opener(server, user_agent="our-crawl/2 (mail@example.org)")
     request = urllib.request.Request(server.origin + "/ok.jpg", headers={"User-Agent": "Mozilla/5.0"})
-    asking.open(request)
-    assert server.agents == {"our-crawl/2 (mail@example.org)"}
+    opener(server, user_agent="our-crawl/2").open(request)
+    opener(server, user_agent="our-crawl/2", contact="(mail@example.org)").open(request)
+    assert server.agents == {"our-crawl/2", "our-crawl/2 (mail@example.org)"}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
+import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -18,7 +20,10 @@ from assets.partitions import record_crawl
 from pipelines.crawls import CrawlManifest, read_manifest
 from pipelines.download.readers import streams
 from pipelines.download.rows import Row
+from pipelines.download.spec import STAGE, spec_for
 from pipelines.errors import BadInput
+from pipelines.stage import fingerprint, input_versions
+from tests.download.conftest import limits
 from tests.download.hostile_server import picture
 from tests.download.layouts import LAYOUTS, archive, dump, said, tar
 from tests.download.made import made, scanned
@@ -244,6 +249,48 @@ def test_base64_that_is_none_and_images_beyond_the_limit_are_counted(tmp_path: P
     table = made(crawl(tmp_path, format="m3it", files=["train.jsonl"]), tmp_path / "work")
     assert [row["turns"][0]["answer"] for row in table.rows] == ["a2"]
     assert table.reasons == {"image_unreadable": 1, "too_large": 1, "image_missing": 1}
+
+
+def test_a_pair_without_an_image_is_counted_as_one_whose_image_is_missing(tmp_path: Path) -> None:
+    entries = [
+        {"image": "1.jpg", "conversations": said("<image>\nWhat?", "A cat.")},
+        {"conversations": said("What?", "No picture at all.")},
+        {"image": "", "conversations": said("<image>\nWhat?", "A picture without a name.")},
+    ]
+    dump(tmp_path / "talks.json", entries)
+    archive(tmp_path / "images.zip", ["1.jpg"])
+    manifest = crawl(
+        tmp_path, format="llava", records="pairs", files=["talks.json"], images={"files": ["images.zip"]}
+    )
+    table = made(manifest, tmp_path / "work")
+    assert [(row["caption"], row["shard"]) for row in table.rows] == [("A cat.", "shard-00000.tar")]
+    assert table.reasons == {"image_missing": 2}
+
+
+def test_samples_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+    members = [
+        ("a.jpg", picture(1)), ("a.txt", b"first"), ("a.jpg", picture(2)), ("a.txt", b"second"), ("a.JPG", picture(3)),
+        ("b.jpg", picture(4)), ("b.txt", b"another"), ("a.jpg", picture(5)), ("a.txt", b"later"),
+    ]  # fmt: skip
+    with tarfile.open(tmp_path / "0.tar", "w") as target:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            target.addfile(info, io.BytesIO(content))
+    table = made(crawl(tmp_path, format="webdataset", files=["0.tar"]), tmp_path / "work")
+    assert [(row["caption"], table.image(row)) for row in table.rows] == [
+        ("first", picture(1)), ("another", picture(4)), ("later", picture(5)),
+    ]  # fmt: skip
+    assert table.reasons == {"row_malformed": 2}
+
+
+def test_changed_instructions_of_m3it_are_a_changed_input(tmp_path: Path) -> None:
+    ready("m3it-en", tmp_path)
+    spec = spec_for(tmp_path / "m3it-en.yaml", limits(80), tmp_path / "table")
+    before = fingerprint(STAGE, spec, input_versions(spec))
+    assert len(spec.beside) == 8
+    dump(spec.beside[0], ["What is this?"])
+    assert fingerprint(STAGE, spec, input_versions(spec)) != before
 
 
 def test_a_parquet_file_without_its_images_is_refused(tmp_path: Path) -> None:

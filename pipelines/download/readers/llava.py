@@ -45,8 +45,9 @@ def _record(where: str, entry: dict[str, Any], manifest: CrawlManifest) -> Recor
         if isinstance(name, list) and len(name) == 1:
             name = name[0]
         if name is None or name == "":
-            if refers:
-                raise Failure(Reason.IMAGE_MISSING, "the text refers to an image, and none is named")
+            if refers or manifest.kind == "pairs":
+                wanted = "the text refers to an image" if refers else "a pair needs an image"
+                raise Failure(Reason.IMAGE_MISSING, f"{wanted}, and none is named")
         elif not isinstance(name, str):
             raise Failure(Reason.SEVERAL_IMAGES, "more than one image is named")
         if manifest.kind == "pairs" and len(turns) != 1:

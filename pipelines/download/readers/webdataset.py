@@ -1,7 +1,8 @@
 """Webdataset tars: members that share a name up to its first dot are one sample, `0001.jpg` and `0001.txt`.
 
 The caption is the member `columns.caption` (by default `txt`), or `json:KEY` for a key of the sample's JSON.
-A key `url` of that JSON is kept as the image's address.
+A key `url` of that JSON is kept as the image's address. A second member of one ending begins a second sample of
+the same name: which caption belongs to which image is then anybody's guess, so of such samples the first is taken alone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ _DEFAULT_CAPTION = "caption"
 def read(manifest: CrawlManifest, scratch: Path) -> Iterator[Record]:
     """One record per sample, in the tars' order. Images stay in the tar until they are needed."""
     for number, path in enumerate(manifest.files):
+        before = ""
         for key, members in _samples(path):
-            yield _record(key, members, number, path, manifest)
+            if key == before:
+                yield _repeated(key, members, path, manifest)
+            else:
+                yield _record(key, members, number, path, manifest)
+            before = key
 
 
 _Members = dict[str, tuple[int, int, bytes | None]]
@@ -45,16 +51,16 @@ def _samples(path: Path) -> Iterator[tuple[str, _Members]]:
                     continue
                 folder, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
-                key = f"{folder}/{stem}".lstrip("/")
-                if key != current and members:
+                key, ending = f"{folder}/{stem}".lstrip("/"), ending.lower()
+                if members and (key != current or ending in members):
                     yield current, members
                     members = {}
                 current = key
                 content = None
-                if ending.lower() in ("txt", "json", "caption", "text") and member.size <= MAX_TEXT_BYTES:
+                if ending in ("txt", "json", "caption", "text") and member.size <= MAX_TEXT_BYTES:
                     stream = tar.extractfile(member)
                     content = stream.read() if stream is not None else None
-                members[ending.lower()] = (member.offset_data, member.size, content)
+                members[ending] = (member.offset_data, member.size, content)
             end = tar.fileobj.tell() if tar.fileobj else 0
     except tarfile.TarError as error:
         raise BadInput(
@@ -70,6 +76,15 @@ def _samples(path: Path) -> Iterator[tuple[str, _Members]]:
                 remedy="fetch it again",
             )
         yield current, members
+
+
+def _repeated(key: str, members: _Members, path: Path, manifest: CrawlManifest) -> Record:
+    start = min(offset for offset, _, _ in members.values())
+    return malformed(
+        f"{path.name} sample {key} at byte {start}",
+        "the sample before has the same name; their members cannot be told apart",
+        url=own_address(manifest, f"{path.name}/{key}"),
+    )
 
 
 def _record(key: str, members: _Members, number: int, path: Path, manifest: CrawlManifest) -> Record:
