@@ -45,3 +45,21 @@ def examine_all(assets: Iterable[StageAsset], crawls: Sequence[str]) -> tuple[li
             if one.source != "reused":
                 to_be_made.add(declared.key)
     return taken, wrong
+
+
+def requests(assets: Iterable[StageAsset], crawls: Sequence[str]) -> list[tuple[str, str]]:
+    """Each table whose stage may ask a server for money, and what it would ask for, in words; nothing is asked."""
+    found = []
+    for declared in assets:
+        if declared.stage.estimate is None:
+            continue
+        for crawl in crawls if declared.by_crawl else [""]:
+            name = "/".join([*declared.key.path, *([crawl] if crawl else [])])
+            try:
+                spec = declared.spec(crawl)
+                made = manifests.exists(spec.output) and why_not_reusable(declared.stage, spec)[0] is not None
+                words = "made, and nothing is asked for it" if made else declared.stage.estimate(spec)
+            except BadInput as error:
+                words = f"not known before its inputs are there: {error.what} ({error.where})"
+            found.append((name, words))
+    return found

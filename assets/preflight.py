@@ -11,9 +11,10 @@ from collections.abc import Callable
 import dagster as dg
 
 from assets.console import table
-from assets.estimates import examine_all
+from assets.estimates import examine_all, requests
 from assets.graph import SWEEP, graph
 from assets.partitions import registered
+from assets.stage_asset import StageAsset
 from assets.systems.graph import system_graph
 from pipelines.errors import BadInput
 from pipelines.launch import estimate as estimates
@@ -57,9 +58,7 @@ def preflight(
     Raises:
         BadInput: something is missing (all of it is named), or the budget does not last.
     """
-    made = system_graph(recipe) if isinstance(recipe, System) else graph(recipe)
-    assets = [declared for declared in made.assets if sweep or SWEEP not in declared.key.path]
-    taken, wrong = examine_all(assets, crawls)
+    taken, wrong = examine_all(_assets(recipe, sweep=sweep), crawls)
     needed = {one.name: one.resources for one in taken if one.source != "reused"}
     wrong += problems(cluster, Api(cluster), needed)
     if wrong:
@@ -72,6 +71,17 @@ def preflight(
     say(words)
     estimates.hold_against_budget(taken, cluster, budget if budget is not None else cluster.budget)
     return words
+
+
+def requests_to_servers(recipe: Recipe | System, crawls: list[str], *, sweep: bool = False) -> str:
+    """What translators and judges behind servers would be asked for, a line per table; needs no cluster."""
+    found = requests(_assets(recipe, sweep=sweep), crawls)
+    return "\n".join(f"{name}: {words}" for name, words in found) or "no table of this recipe asks a server"
+
+
+def _assets(recipe: Recipe | System, *, sweep: bool) -> list[StageAsset]:
+    made = system_graph(recipe) if isinstance(recipe, System) else graph(recipe)
+    return [declared for declared in made.assets if sweep or SWEEP not in declared.key.path]
 
 
 def crawls_of(recipe: Recipe | System, instance: dg.DagsterInstance) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.preflight import crawls_of, preflight
+from assets.preflight import crawls_of, preflight, requests_to_servers
 from jobs.definitions import active_recipe
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 from pipelines.launch.cluster import read_cluster
@@ -24,12 +24,20 @@ def main() -> None:
     parser.add_argument("--cluster", type=Path, help="the cluster's file; without it, CLUSTER_FILE")
     parser.add_argument("--crawl", action="append", help="of these crawls; without it, all registered ones")
     parser.add_argument("--budget", type=float, help="stop above this; without it, the cluster's budget")
+    parser.add_argument(
+        "--requests",
+        action="store_true",
+        help="only what servers that translate or judge would be asked for, and its cost; needs no cluster",
+    )
     parser.add_argument("--sweep", action="store_true", help="with the sweep over shares of translations")
     arguments = parser.parse_args()
     try:
         recipe = read_any(arguments.recipe) if arguments.recipe else active_recipe()
         with dg.DagsterInstance.get() as instance:
             crawls = arguments.crawl or crawls_of(recipe, instance)
+        if arguments.requests:
+            print(requests_to_servers(recipe, crawls, sweep=arguments.sweep))  # noqa: T201 - a command's output
+            return
         preflight(
             recipe, read_cluster(arguments.cluster), crawls, budget=arguments.budget, sweep=arguments.sweep
         )

@@ -75,7 +75,7 @@ def read_pack(path: Path) -> list[tuple[Item, Review]]:
             raise BadInput(
                 "this item of the calibration pack has no `review`",
                 where=f"{path}, id {item.id!r}",
-                remedy="make the pack with `pipelines.judge.items.write_pack`",
+                remedy="make the pack with `python -m pipelines.score_answers.pack`",
             )
         pairs.append((item, review))
     return pairs
@@ -110,6 +110,16 @@ def write_pack(path: Path, items: Sequence[Item], reviews: Sequence[Review]) -> 
 
 
 _ITEM, _REVIEW = TypeAdapter(Item), TypeAdapter(Review)
+
+
+def item_of(document: dict[str, Any]) -> Item:
+    """The item of a stage's own line."""
+    return _ITEM.validate_python(document)
+
+
+def review_of(document: dict[str, Any]) -> Review:
+    """The review of a stage's own line."""
+    return _REVIEW.validate_python(document)
 
 
 def _read(path: Path) -> list[tuple[Item, Review | None]]:

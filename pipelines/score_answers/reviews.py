@@ -90,6 +90,11 @@ def judge_of(spec: ScoreAnswersSpec, benchmark: Benchmark) -> Judge:
     return by.model_copy(update={"swap": False}) if benchmark.protocol == "rating" else by
 
 
+def calibrated(spec: ScoreAnswersSpec, benchmark: Benchmark) -> Judge:
+    """The judge as it rates this benchmark's pack: only the order that the pack has."""
+    return judge_of(spec, benchmark).model_copy(update={"swap": False})
+
+
 def rules_of(spec: ScoreAnswersSpec, benchmark: Benchmark) -> dict[str, Path]:
     """The published rules of this benchmark, by language."""
     parts = {name: name.partition(".") for name in spec.rules}
@@ -110,9 +115,8 @@ def drift(spec: ScoreAnswersSpec, progress: Progress) -> dict[str, dict[str, Any
 
     for name, path in spec.calibration.items():
         benchmark, pack = read_calibration(name, path)
-        by = judge_of(spec, benchmark).model_copy(update={"swap": False})
         now = judge(
-            [item for item, _ in pack], by, spec.judge_cache, progress,
+            [item for item, _ in pack], calibrated(spec, benchmark), spec.judge_cache, progress,
             rules=rules_of(spec, benchmark), conduct=spec.conduct, account=str(spec.output),
         )  # fmt: skip
         found[name] = measured([review for _, review in pack], now)

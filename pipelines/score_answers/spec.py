@@ -72,4 +72,5 @@ STAGE = Stage(
     code_version=CODE_VERSION,
     run=lazy("pipelines.score_answers.run:run"),
     summary="Score models' answers under several tools' rules, each score with its interval; compare models and languages.",
+    estimate=lazy("pipelines.score_answers.estimate:estimated"),
 )

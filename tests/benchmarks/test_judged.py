@@ -11,10 +11,12 @@ import pytest
 from pipelines.benchmark_files.spec import STAGE as FILES
 from pipelines.benchmark_files.spec import BenchmarkFilesSpec
 from pipelines.benchmarks import answers, suite
-from pipelines.errors import Interrupted
+from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput, Interrupted
 from pipelines.judge.spec import Judge
 from pipelines.lake import manifest
 from pipelines.remote.spec import Conduct, Server
+from pipelines.score_answers import pack
+from pipelines.score_answers.estimate import estimated
 from pipelines.score_answers.spec import STAGE, ScoreAnswersSpec
 from pipelines.stage import execute, why_not_reusable
 from pipelines.world.grammar import grammar
@@ -147,6 +149,62 @@ def test_what_the_judge_wrote_stands_beside_the_scores(llava: Path, said: Path, 
     [review] = lines[0]["reviews"]
     assert (review["reference_score"], review["answer_score"]) == (8, 6)
     assert (review["text"], review["failure"], review["order"]) == ("8 6\nbecause", "", "reference_first")
+
+
+def test_the_cost_is_told_before_the_models_have_answered_and_again_when_the_judge_has(
+    llava: Path, said: Path, tmp_path: Path
+) -> None:
+    with serving(lambda _: Answer(text="8 6\nbecause")) as (chat, url):
+        told = spec(url, llava, said, tmp_path)
+        later = told.model_copy(update={"answers": {"model": said, "other": tmp_path / "to come"}})
+        before = estimated(later)
+        assert before.startswith("a-judge: 12 requests to make (0 more were answered before), about ")
+        assert before.endswith(
+            "; the answers of other, still to come, are taken to be as long as the references"
+        )
+        assert estimated(told).startswith("a-judge: 6 requests to make")
+        assert chat.calls == []
+        execute(STAGE, told)
+        assert estimated(told).startswith("a-judge: 0 requests to make (6 more were answered before)")
+    assert "no server" in estimated(told.model_copy(update={"judge": Judge()}))
+
+
+def test_a_pack_of_one_judges_reviews_shows_in_the_scores_of_another_how_far_that_is_off(
+    llava: Path, said: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored, made = str(tmp_path / "scores"), tmp_path / "pack.jsonl"
+    with serving(lambda _: Answer(text="8 6\nbecause", model="the-first")) as (chat, url):
+        execute(STAGE, spec(url, llava, said, tmp_path))
+        assert pack.main([scored, "--benchmark", "llava", "--most", "4", str(made)]) == 0
+        assert "4 items with the reviews of the-first" in capsys.readouterr().out
+        chat.script = lambda _: Answer(text="8 7\nbecause", model="the-second")
+        told = spec(url, llava, said, tmp_path / "other")
+        told = told.model_copy(update={"calibration": {"llava": made}, "most_judge_failures": 0.5})
+        found = execute(STAGE, told).metrics["drift"]["llava"]
+        assert found["judges"] == {"stored": ["the-first"], "now": ["the-second"]}
+        assert (found["items"], found["bias_of_answers"], found["bias_of_references"]) == (4, 1.0, 0.0)
+        document = json.loads(manifest.file(tmp_path / "other/scores", "scores.json").read_text())
+        assert document["drift"]["llava"] == found
+        with pytest.raises(BadInput, match="no judge rates 'mmmb'"):
+            execute(STAGE, told.model_copy(update={"calibration": {"mmmb": made}}))
+    with pytest.raises(ValueError, match="no other drifts"):
+        ScoreAnswersSpec.model_validate({**told.model_dump(), "judge": {}})
+    assert pack.main([scored, "--benchmark", "llava", str(made)]) == BAD_INPUT_EXIT_CODE
+    assert "a pack is never changed" in capsys.readouterr().err
+    assert pack.main([scored, "--benchmark", "unimm", str(tmp_path / "new")]) == BAD_INPUT_EXIT_CODE
+    assert "llava en of model, llava zh of model" in capsys.readouterr().err
+
+
+def test_an_overlap_is_no_judge_that_another_could_be_held_against(
+    llava: Path, said: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(
+        STAGE,
+        ScoreAnswersSpec(output=tmp_path / "scores", answers={"model": said}, benchmarks={"llava": llava}),
+    )
+    arguments = [str(tmp_path / "scores"), "--benchmark", "llava", str(tmp_path / "pack")]
+    assert pack.main(arguments) == BAD_INPUT_EXIT_CODE
+    assert "reference_overlap" in capsys.readouterr().err and not (tmp_path / "pack").exists()
 
 
 def test_the_test_set_is_put_into_a_further_language_by_the_translator(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 
 from assets.benchmarks import answers_asset, score_assets
 from assets.layout import Layout
+from assets.preflight import requests_to_servers
 from jobs.definitions import definitions
 from pipelines.answer.spec import AnswerSpec
 from pipelines.benchmarks import answers
 from pipelines.benchmarks.plan import OtherModel, Source
+from pipelines.judge.spec import Judge
 from pipelines.progress import QUIET_VARIABLE
 from pipelines.recipe import Recipe, read_recipe
 from pipelines.remote.spec import Server
@@ -87,3 +89,34 @@ def test_what_servers_said_is_kept_with_the_recipes_other_kept_work(
     assert isinstance(asked, AnswerSpec) and isinstance(judged, ScoreAnswersSpec)
     kept = tmp_path / ("lake/answers" if workspace.startswith("s3:") else "data/cache")
     assert asked.cache == judged.judge_cache == kept / "requests.sqlite"
+
+
+def test_what_a_judge_would_be_asked_is_told_from_the_recipe_without_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(QUIET_VARIABLE, "1")
+    for language in ("en", "zh"):
+        published.llava(tmp_path, language)
+    files = {path.name: path for path in tmp_path.glob("llava*")}
+    nobody = Server(base_url="http://127.0.0.1:1/v1", model="a-judge")
+    recipe = with_benchmarks(read_recipe(TINY_RECIPE), tmp_path / "data", nobody.base_url, FILES)
+    asked = recipe.benchmarks.model_copy(
+        update={
+            "sources": {"llava": Source(files=dict(files), images=published.images(tmp_path / "images"))},
+            "judge": Judge(server=nobody, swap=False),
+        }
+    )
+    recipe = recipe.model_copy(update={"benchmarks": asked})
+
+    def line() -> str:
+        found = requests_to_servers(recipe, [])
+        return next(one for one in found.splitlines() if one.startswith(f"{recipe.name}/scores: "))
+
+    assert "not known before its inputs are there" in line()
+    with dg.instance_for_test() as instance:
+        job = definitions(recipe).resolve_implicit_global_asset_job_def()
+        key = dg.AssetKey([recipe.name, "benchmarks", "llava"])
+        assert job.execute_in_process(instance=instance, asset_selection=[key]).success
+    models = len(recipe.tuning.variants) + 2
+    assert f"a-judge: {models * 6} requests to make" in line()
+    assert "pretrained" in line() and "still to come" in line()
