@@ -83,12 +83,16 @@ class GuardedOpener(urllib.request.OpenerDirector):
         if data is not None:
             raise Failure(Reason.URL_INVALID, "only GET is allowed")
         url = fullurl.full_url if isinstance(fullurl, urllib.request.Request) else fullurl
+        return self._fetched(url)
+
+    def _fetched(self, url: str, *, robots: bool = True) -> Response:
+        """A URL's body, after as many tries as it takes and may have; `robots`: whether the site is asked for its rules."""
         limits = self._parameters
         deadline = Deadline(limits.total_seconds, limits.timeout_seconds)
         pause = _FIRST_PAUSE_SECONDS
         for tries_left in range(limits.retries, -1, -1):
             try:
-                return self._follow(url, deadline)
+                return self._follow(url, deadline, robots=robots)
             except Failure as failure:
                 wait = max(pause, failure.wait_seconds)
                 if not failure.retryable or tries_left == 0 or deadline.left <= wait:
@@ -97,7 +101,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
                 pause *= 2
         raise AssertionError("unreachable")
 
-    def _follow(self, url: str, deadline: Deadline, *, robots: bool = True) -> Response:
+    def _follow(self, url: str, deadline: Deadline, *, robots: bool) -> Response:
         for hop in range(self._parameters.max_redirects + 1):
             try:
                 goal = target(url, self._policy)
@@ -119,9 +123,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
         raise Failure(Reason.TOO_MANY_REDIRECTS, f"more than {self._parameters.max_redirects}")
 
     def _robots_txt(self, url: str) -> bytes:
-        limits = self._parameters
-        deadline = Deadline(limits.total_seconds, limits.timeout_seconds)
-        return self._follow(url, deadline, robots=False).read()
+        return self._fetched(url, robots=False).read()
 
     @contextlib.contextmanager
     def _turn(self, goal: Target, deadline: Deadline) -> Iterator[None]:

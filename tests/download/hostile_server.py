@@ -39,6 +39,8 @@ class HostileServer(http.server.ThreadingHTTPServer):
         self.gate_reached, self.gate_open = threading.Event(), threading.Event()
         self.robots: tuple[int, bytes] = (404, b"")
         """Status and body of /robots.txt."""
+        self.robots_first: list[tuple[int, bytes]] = []
+        """What /robots.txt is before that, once each; status 0 breaks the connection."""
         self.times: list[float] = []
         """When requests for /counted came."""
         self.at_once = self.most_at_once = 0
@@ -136,8 +138,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200, zlib.compress(bytes(10_000_000)), Content_Encoding="gzip")
 
     def page_robots(self, query: dict[str, list[str]], path: str) -> None:
-        status, body = self.server.robots
-        self.answer(status, body)
+        status, body = self.server.robots_first.pop(0) if self.server.robots_first else self.server.robots
+        if status == 0:
+            self.close_connection = True
+        else:
+            self.answer(status, body)
 
     def page_counted(self, query: dict[str, list[str]], path: str) -> None:
         self.server.times.append(time.monotonic())

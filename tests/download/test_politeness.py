@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pipelines.download import robots
 from pipelines.download.addresses import Policy
 from pipelines.download.guard import GuardedOpener
 from pipelines.download.hosts import Hosts
@@ -137,6 +138,90 @@ def test_a_robots_txt_that_is_missing_allows_and_one_that_cannot_be_had_does_not
             reason(asking, f"{origin(server)}/ok/a.jpg")
     assert server.hits["/robots.txt"] == 1
     assert server.hits["/ok/a.jpg"] == 2 * fetched
+
+
+def test_a_robots_txt_is_asked_for_again_as_an_image_is(server: HostileServer) -> None:
+    server.robots_first = [(0, b""), (503, b"")]
+    opener(server, retries=2, total_seconds=10).open(f"{origin(server)}/ok/a.jpg")
+    assert server.hits == {"/robots.txt": 3, "/ok/a.jpg": 1}
+
+
+def test_a_robots_txt_that_could_not_be_had_is_asked_for_again_minutes_later(
+    server: HostileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robots, "FAILURE_SECONDS", 0.3)
+    server.robots_first = [(503, b"")]
+    asking = opener(server)
+    refused = reason(asking, f"{origin(server)}/ok/a.jpg")
+    assert (refused.reason, refused.detail) == (Reason.HTTP_5XX, "robots.txt: status 503")
+    assert reason(asking, f"{origin(server)}/ok/a.jpg").reason == Reason.HTTP_5XX
+    time.sleep(0.35)
+    asking.open(f"{origin(server)}/ok/a.jpg")
+    assert server.hits == {"/robots.txt": 2, "/ok/a.jpg": 1}
+
+
+def test_many_rules_for_many_crawlers_cost_what_their_bytes_do() -> None:
+    """Each rule entered for each name would be 5 x 10^8 entries."""
+    names = "".join(f"User-agent: {at}\n" for at in range(14_000))
+    text = names + "User-agent: *\n" + "Disallow: /private/\n" * 4_000 + "Disallow: /a\n" * 10_000
+    assert 400_000 < len(text) < robots.MAX_BYTES
+    started = time.process_time()
+    with pytest.raises(Failure, match="14000 rules for one crawler"):
+        robots.rules_for("mpm-download", text)
+    fewer = robots.rules_for("mpm-download", text.replace("Disallow: /a\n", ""))
+    asking = robots.Robots(lambda _: text.replace("Disallow: /a\n", "").encode(), "mpm-download")
+    assert asking.check("http://a.example:80", "/public/") == 0
+    with pytest.raises(Failure):
+        asking.check("http://a.example:80", "/private/1.jpg")
+    assert fewer.count("\n") == 4_000
+    assert time.process_time() - started < 5
+
+
+def test_a_site_with_rules_without_end_is_passed_over(server: HostileServer) -> None:
+    server.robots = 200, b"User-agent: *\n" + b"Disallow: /a\n" * 6_000
+    asking = opener(server)
+    for _ in range(2):
+        refused = reason(asking, f"{origin(server)}/ok/a.jpg")
+        assert refused.reason == Reason.DISALLOWED_BY_SITE
+        assert "6000 rules" in refused.detail
+    assert server.hits == {"/robots.txt": 1}
+
+
+def test_rules_of_many_sites_are_kept_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robots, "_CHARACTERS_KEPT", 5_000)
+    asked: list[str] = []
+
+    def fetch(url: str) -> bytes:
+        asked.append(url)
+        return b"User-agent: *\nDisallow: /" + b"a" * 2_000
+
+    asking = robots.Robots(fetch, "mpm-download")
+    for at in (0, 1, 2, 0, 2):
+        asking.check(f"http://{at}.example:80", "/b")
+    assert [urlsplit(url).hostname for url in asked] == [f"{at}.example" for at in (0, 1, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("User-agent: *\nDisallow: /a", ["Disallow: /a"]),
+        ("Disallow: /nobody\nUser-agent: other\nDisallow: /b\nUser-agent: *\nAllow: /a # why", ["Allow: /a"]),
+        ("User-agent: other\nUser-agent: *\nSitemap: http://a/\nDisallow: /a\nCrawl-delay: 2",
+         ["Disallow: /a", "Crawl-delay: 2"]),
+        ("User-agent: *\nDisallow: /a\nUser-agent: MPM-Download\nDisallow: /b", ["Disallow: /b"]),
+        ("User-agent: mpm-download/1.0\nDisallow: /b\n\nUser-agent: mpm-download\nDisallow: /c",
+         ["Disallow: /b", "Disallow: /c"]),
+        ("User-agent: *\nDisallow: /a\nUser-agent: mpm-download\nDisallow:", []),
+        ("User-agent: mpm*\nDisallow: /a\nUser-agent: mpm-downloader\nDisallow: /b", ["Disallow: /a"]),
+        ("User-agent: *\nUser-agent: *\nUseragent: mpm-download\ndissallow /a\nunknown: b\nDisallow : /c",
+         ["Disallow: /a", "Disallow: /c"]),
+        ("user agent *\r\nDisallow: /a\r\n\r\nVisit-time: 0600-0845\r\nUser-agent: b\r\nDisallow: /", ["Disallow: /a"]),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_of_a_robots_txt_the_group_about_this_crawler_is_read(text: str, rules: list[str]) -> None:
+    expected = "\n".join(["User-agent: *", *rules]) if rules else ""
+    assert robots.rules_for("mpm-download", text) == expected
 
 
 def test_rules_can_be_switched_off_and_are_then_not_even_asked_for(server: HostileServer) -> None:
