@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -78,21 +78,3 @@ def over_languages(languages: Mapping[str, Items], figure: str) -> dict[str, Any
         "right_in": {str(count): right[count] for count in range(len(languages) + 1)},
         "consistent": round((right[0] + right[len(languages)]) / len(common), 4),
     }
-
-
-def gaps(scores: Mapping[str, float | None], pivot: str) -> dict[str, float]:
-    """How far each language lies below the pivot."""
-    at_home = scores.get(pivot)
-    if at_home is None:
-        return {}
-    return {
-        language: round(at_home - value, 4)
-        for language, value in scores.items()
-        if language != pivot and value is not None
-    }
-
-
-def names_missing_somewhere(languages: Sequence[Items]) -> int:
-    """How many items are in some of the languages but not in all."""
-    every = set().union(*languages)
-    return len(every) - len(set.intersection(*(set(items) for items in languages)))
