@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -23,13 +24,15 @@ from models.language_model import SmallConfig, make_language_model
 from models.vision import VisionConfig
 from models.vision_language import VisionLanguageModel, load
 from models.visual import make_visual_module
-from pipelines.answer.answerer import OwnModel, opened
+from pipelines.answer.answerer import NoAnswer, OwnModel
 from pipelines.benchmarks.files import Files
+from pipelines.benchmarks.pictures import opened
 from pipelines.benchmarks.question import Asked
 from pipelines.benchmarks.sets import mmmb
 from pipelines.progress import Progress
 from pipelines.world import benchmark
 
+T = TypeVar("T")
 LEAST_RATIO = 4.0
 LANGUAGES = ("en", "zh")
 
@@ -64,19 +67,17 @@ def questions(items: int) -> list[Asked]:
 
 def one_at_a_time(model: VisionLanguageModel, asked: list[Asked], tokens: int) -> list[str]:
     """Each question alone, its image seen anew."""
-    return [
-        model.answer([opened(one.image, one.image_sha256)], [one.prompt], max_new_tokens=tokens)[0]
-        for one in asked
-    ]
+    return [model.answer([opened(one)], [one.prompt], max_new_tokens=tokens)[0] for one in asked]
 
 
-def in_batches(answerer: OwnModel, asked: list[Asked], tokens: int) -> list[str]:
+def in_batches(answerer: OwnModel, asked: list[Asked], tokens: int) -> list[str | NoAnswer]:
     """As the answer stage asks: images once each, then all questions."""
-    answerer.see({one.image_sha256: one.image for one in asked}, Progress("perf", silent=True))
-    return answerer.answer(asked, tokens)
+    answerer.see({one.image_sha256: one for one in asked}, Progress("perf", silent=True))
+    said = {key: text for batch in answerer.answer(asked, tokens) for key, text in batch.items()}
+    return [said[one.key] for one in asked]
 
 
-def timed(ask: Callable[[], list[str]]) -> tuple[float, list[str]]:
+def timed(ask: Callable[[], list[T]]) -> tuple[float, list[T]]:
     started = time.perf_counter()
     said = ask()
     return time.perf_counter() - started, said

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from models import vision_language
 from models.generation import BEAMS, LENGTH_PENALTY, read_generation
 from models.vision_language import VisionLanguageModel
 from models.weights import WeightsError
 from pipelines.answer.features import Features
+from pipelines.benchmarks.pictures import opened
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.errors import BadInput
 from pipelines.progress import Progress
 
 
+@dataclass(frozen=True)
+class NoAnswer:
+    """Why a server gave no answer to a question."""
+
+    reason: str
+    """A fixed word, to be counted: http_400, content_filter, timeout, ..."""
+    lasting: bool
+    """Whether it refused this very question, and would again."""
+
+
+Said = dict[Key, str | NoAnswer]
+
+
 class Answerer(Protocol):
     """Answers questions about images that it was shown before."""
 
-    def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
-        """Take the distinct images, by sha256, each once; what is computed from them is kept for all questions."""
+    def see(self, images: Mapping[str, Asked], progress: Progress) -> None:
+        """Take the distinct images, each once: sha256 -> a question about it. What is computed is kept for all questions.
 
-    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
-        """The answers, greedy unless beams are asked for, in the questions' order; they do not depend on what is asked together."""
+        Raises:
+            BadInput: an image cannot be decoded.
+        """
 
+    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> Iterator[Said]:
+        """The answers, greedy unless beams are asked for, some at a time, as soon as they are there.
 
-def opened(content: bytes, digest: str) -> Image.Image:
-    """The image in RGB.
-
-    Raises:
-        BadInput: the bytes are no image.
-    """
-    try:
-        return Image.open(io.BytesIO(content)).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(
-            f"an image of the benchmark cannot be decoded: {error}",
-            where=f"image with sha256 {digest}",
-            remedy="fetch the benchmark again; if its file is as published, take the item out",
-        ) from None
+        They do not depend on what is asked together.
+        """
 
 
 class OwnModel:
@@ -61,20 +65,19 @@ class OwnModel:
         self.experts: dict[Key, list[float]] = {}
         """The weight of each expert for each question that was answered, of a model that has experts."""
 
-    def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
+    def see(self, images: Mapping[str, Asked], progress: Progress) -> None:
         digests = list(images)
         progress.start("images", len(digests), unit="image")
         for start in range(0, len(digests), self.batch_size):
             batch = digests[start : start + self.batch_size]
-            states = self.model.see([opened(images[digest], digest) for digest in batch])
+            states = self.model.see([opened(images[digest]) for digest in batch])
             self.features.add(batch, states, expected=len(digests))
             progress.advance(len(batch))
 
-    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
+    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> Iterator[Said]:
         prompts = [self.model.chat.encode([(one.prompt, None)], images=1).ids for one in asked]
-        # Batches of like length: less padding, and the order is put back at the end.
+        # Batches of like length: less padding.
         order = sorted(range(len(asked)), key=lambda index: len(prompts[index]))
-        answers = [""] * len(asked)
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             states = self.features.of([asked[index].image_sha256 for index in chosen]).to(self.model.device)
@@ -83,9 +86,7 @@ class OwnModel:
                 rows, states, max_new_tokens=max_new_tokens, beams=self.beams, **self.settings
             )
             self._route([asked[index].key for index in chosen])
-            for index, text in zip(chosen, said, strict=True):
-                answers[index] = text.strip()
-        return answers
+            yield {asked[index].key: text.strip() for index, text in zip(chosen, said, strict=True)}
 
     def _route(self, keys: Sequence[Key]) -> None:
         weights = self.model.routing

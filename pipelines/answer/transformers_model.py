@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from pipelines.answer.answerer import device, opened
+from pipelines.answer.answerer import Said, device
+from pipelines.benchmarks.pictures import opened
 from pipelines.benchmarks.question import Asked
 from pipelines.errors import BadInput
 from pipelines.progress import Progress
@@ -53,12 +53,13 @@ class TransformersModel:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self.batch_size = batch_size
-        self.images: dict[str, Image.Image] = {}
+        self.images: Mapping[str, Asked] = {}
+        """By sha256 a question that has the image; it is decoded batch by batch, for thousands fit in no memory."""
         self.seen = SeenOnce(self.model)
 
     @torch.inference_mode()
-    def see(self, images: Mapping[str, bytes], progress: Progress) -> None:
-        self.images = {digest: opened(content, digest) for digest, content in images.items()}
+    def see(self, images: Mapping[str, Asked], progress: Progress) -> None:
+        self.images = images
         digests = list(images)
         progress.start("images", len(digests), unit="image")
         for start in range(0, len(digests), self.batch_size):
@@ -66,17 +67,12 @@ class TransformersModel:
             self.seen.look(batch, self._inputs([("", digest) for digest in batch]))
             progress.advance(len(batch))
 
-    @torch.inference_mode()
-    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
-        order = sorted(range(len(asked)), key=lambda index: len(asked[index].prompt))
-        answers = [""] * len(asked)
+    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> Iterator[Said]:
+        order = sorted(asked, key=lambda one: len(one.prompt))
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            for index, text in zip(
-                chosen, self._generate([asked[index] for index in chosen], max_new_tokens), strict=True
-            ):
-                answers[index] = text
-        return answers
+            said = self._generate(chosen, max_new_tokens)
+            yield {one.key: text for one, text in zip(chosen, said, strict=True)}
 
     def _inputs(self, questions: Sequence[tuple[str, str]]) -> Any:
         """The processor's inputs for (prompt, image's digest) pairs, padded on the left."""
@@ -89,7 +85,7 @@ class TransformersModel:
         ]
         inputs = self.processor(
             text=texts,
-            images=[[self.images[digest]] for _, digest in questions],
+            images=[[opened(self.images[digest])] for _, digest in questions],
             padding=True,
             return_tensors="pt",
         ).to(self.model.device)
@@ -98,6 +94,7 @@ class TransformersModel:
                 inputs[name] = value.to(self.model.dtype)
         return inputs
 
+    @torch.inference_mode()
     def _generate(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
         inputs = self._inputs([(one.prompt, one.image_sha256) for one in asked])
         with self.seen.batch([one.image_sha256 for one in asked]):

@@ -10,6 +10,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from pipelines.benchmark_files.spec import BenchmarkFilesSpec, Published
 from pipelines.benchmark_files.translated import translate
 from pipelines.benchmarks.benchmark import Benchmark, catalogue
 from pipelines.benchmarks.files import IMAGES, Files
+from pipelines.benchmarks.pictures import opened
+from pipelines.benchmarks.question import Asked
 from pipelines.errors import BadInput
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.ledger import Ledger
@@ -37,7 +40,7 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
 
     Raises:
         BadInput: the benchmark is unknown, a file cannot be had, is not the pinned or the frozen one, names an
-            image that is missing, or cannot be read as this benchmark.
+            image that is missing or cannot be decoded, or cannot be read as this benchmark.
     """
     benchmark = catalogue().get(spec.benchmark)
     if benchmark is None:
@@ -65,6 +68,7 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
             where=", ".join(schema),
             remedy=f"name its files {benchmark.file}, with a language's code in it",
         )
+    _check_images([one for asked in read.values() for one in asked], progress)
     (work.out / "schema.json").write_text(
         json.dumps(schema, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -151,6 +155,17 @@ def _hold_to_frozen(schema: dict[str, Any], path: Path) -> None:
             where=path,
             remedy="compare the two; if the new one is meant, delete frozen.json, and scores before and after cannot be compared",
         )
+
+
+def _check_images(asked: Sequence[Asked], progress: Progress) -> None:
+    """Raises:
+    BadInput: an image cannot be decoded; better now than when a model is asked.
+    """
+    distinct = {one.image_sha256: one for one in asked}
+    progress.start("images", len(distinct), unit="image")
+    for one in distinct.values():
+        opened(one)
+        progress.advance()
 
 
 def _pack_images(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path) -> int:

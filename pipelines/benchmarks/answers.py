@@ -2,16 +2,19 @@
 
 The header names the format and the fingerprint of the run that asked; a row names the digests of
 the prompt and the image that were shown, so that answers to other questions are noticed. `answer` is null where the
-question was not asked, and `skipped` says why. Scores are read from the same file under any rules, any number of times.
+question was not asked, or where a server refused it, and `skipped` says which. Scores are read from the same file
+under any rules, any number of times.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.errors import BadInput
@@ -20,6 +23,12 @@ from pipelines.lake import manifest
 FILE = "answers.jsonl"
 FORMAT = 2
 LOST = "an earlier rotation of the item was wrong"
+REFUSED = "refused: "
+"""Begins `skipped` of a question that a server will not answer; a fixed word for the reason follows."""
+UNANSWERED = "no answer: "
+"""Begins `skipped` of a question that got no answer in one run, in a journal alone: the next run asks it again."""
+KEEP_SECONDS = 30.0
+"""Between two copies of a journal into an object store, which holds whole files only."""
 
 
 class Answer(TypedDict):
@@ -60,6 +69,11 @@ def key(answer: Answer) -> Key:
     return answer["benchmark"], answer["language"], answer["item"], answer["rotation"]
 
 
+def refusal(answer: Answer) -> str:
+    """Why a server refused to answer; "" where it did not."""
+    return answer["skipped"].removeprefix(REFUSED) if answer["skipped"].startswith(REFUSED) else ""
+
+
 def _line(document: Any) -> str:
     return json.dumps(document, ensure_ascii=False) + "\n"
 
@@ -88,14 +102,10 @@ def read(table: Path) -> dict[Key, Answer]:
 def _read(path: Path) -> Iterator[Answer]:
     remedy = "run the answer stage again"
     seen: set[Key] = set()
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            try:
-                document = json.loads(line)
-            except json.JSONDecodeError:
-                raise BadInput(
-                    "this line is not JSON", where=f"{path}, line {number}", remedy=remedy
-                ) from None
+            where = f"{path}, line {number}"
+            document = _object(line, where, remedy)
             if number == 1:
                 if document.get("format") != FORMAT:
                     raise BadInput(
@@ -104,16 +114,27 @@ def _read(path: Path) -> Iterator[Answer]:
                         remedy=remedy,
                     )
                 continue
-            if document.keys() - OPTIONAL != REQUIRED:
-                raise BadInput("this line is not an answer", where=f"{path}, line {number}", remedy=remedy)
-            if key(document) in seen:
-                raise BadInput(
-                    f"the question {key(document)} is answered twice",
-                    where=f"{path}, line {number}",
-                    remedy=remedy,
-                )
-            seen.add(key(document))
-            yield document
+            found = _answer(document, where, remedy)
+            if key(found) in seen:
+                raise BadInput(f"the question {key(found)} is answered twice", where=where, remedy=remedy)
+            seen.add(key(found))
+            yield found
+
+
+def _object(line: bytes, where: str, remedy: str) -> dict[str, Any]:
+    try:
+        document = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"this line is not JSON: {error}", where=where, remedy=remedy) from None
+    if not isinstance(document, dict):
+        raise BadInput("this line is not an answer", where=where, remedy=remedy)
+    return document
+
+
+def _answer(document: dict[str, Any], where: str, remedy: str) -> Answer:
+    if document.keys() - OPTIONAL != REQUIRED:
+        raise BadInput("this line is not an answer", where=where, remedy=remedy)
+    return cast(Answer, document)
 
 
 class Journal:
@@ -123,27 +144,56 @@ class Journal:
     of another run (another fingerprint or format) is begun anew.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(
+        self, path: Path, fingerprint: str, *, keep: Callable[[Path], None] = lambda path: None
+    ) -> None:
+        """`keep` takes the file to where a later run finds it: now and then, and when the journal is closed.
+
+        Raises:
+            BadInput: a line that was written whole is damaged.
+        """
         self.done: dict[Key, Answer] = {}
+        self.failures: dict[Key, list[str]] = defaultdict(list)
+        """By question, why it got no answer in each run that failed to get one."""
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         whole = [line for line in lines if line.endswith(b"\n")]
-        if whole and json.loads(whole[0]) == header(fingerprint):
-            for line in whole[1:]:
-                answer: Answer = json.loads(line)
-                self.done[key(answer)] = answer
+        remedy = "take the line out, and its question is asked again; or delete the file, and all are"
+        if whole and _object(whole[0], f"{path}, line 1", remedy) == header(fingerprint):
+            for number, line in enumerate(whole[1:], start=2):
+                where = f"{path}, line {number}"
+                self._add(_answer(_object(line, where, remedy), where, remedy))
         else:
             whole = [_line(header(fingerprint)).encode()]
         partial = path.with_suffix(".partial")
         partial.write_bytes(b"".join(whole))
         partial.replace(path)
+        self._path, self._keep, self._kept, self._unkept = path, keep, time.monotonic(), False
         self._stream = path.open("a", encoding="utf-8")
 
     def append(self, rows: Sequence[Answer]) -> None:
         """Write the rows, and wait until the disk has them."""
+        if not rows:
+            return
         self._stream.writelines(_line(one) for one in rows)
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        self.done |= {key(one): one for one in rows}
+        for one in rows:
+            self._add(one)
+        self._unkept = True
+        if time.monotonic() - self._kept >= KEEP_SECONDS:
+            self._keep_now()
 
     def close(self) -> None:
         self._stream.close()
+        if self._unkept:
+            self._keep_now()
+
+    def _add(self, one: Answer) -> None:
+        if one["skipped"].startswith(UNANSWERED):
+            self.failures[key(one)].append(one["skipped"].removeprefix(UNANSWERED))
+        else:
+            self.done[key(one)] = one
+
+    def _keep_now(self) -> None:
+        self._keep(self._path)
+        self._kept, self._unkept = time.monotonic(), False

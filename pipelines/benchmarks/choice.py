@@ -181,7 +181,11 @@ def circular(rows: Sequence[ReadRow]) -> dict[str, float]:
 
     Rotations that were not asked stand behind a wrong one, so they change no figure.
     """
-    asked = [(question, reading) for question, reading in rows if reading.how not in ("skipped", "missing")]
+    asked = [
+        (question, reading)
+        for question, reading in rows
+        if reading.how not in ("skipped", "missing", "refused")
+    ]
     return {
         "circular": float(all(reading.right for _, reading in rows)),
         "plain": float(rows[0][0].rotation == 0 and rows[0][1].right),

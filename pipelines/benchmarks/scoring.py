@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.benchmarks.answers import Answer
+from pipelines.benchmarks.answers import Answer, refusal
 from pipelines.benchmarks.benchmark import HEADLINE_PROFILE, Benchmark, Judged, Reading, Row
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.benchmarks.statistics import Estimate, estimate
 
 MISSING = Reading(None, "missing", False)
 SKIPPED = Reading(None, "skipped", False)
+"""Not asked, since an earlier rotation was wrong."""
+REFUSED = Reading(None, "refused", False)
+"""Asked, and a server would not answer."""
+WITHOUT_ANSWER = frozenset(one.how for one in (MISSING, SKIPPED, REFUSED))
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Scored:
 def read(benchmark: Benchmark, profile: str, asked: Sequence[Asked], answers: Mapping[Key, Answer]) -> Scored:
     """Every question with what the profile reads in its answer, and the items that they make up.
 
-    A question without an answer is wrong, except under the profiles of tools that score only what was answered: there
-    its row is left out, and its item with it if the row is the first.
+    A question without an answer, refused ones too, is wrong, except under the profiles of tools that score only what
+    was answered: there its row is left out, and its item with it if the row is the first.
     """
     reader = benchmark.readers[profile]
     groups: dict[str, list[Row]] = defaultdict(list)
@@ -43,9 +47,9 @@ def read(benchmark: Benchmark, profile: str, asked: Sequence[Asked], answers: Ma
     for item, group in groups.items():
         of_item = sorted(group, key=lambda row: row[0].rotation)
         if profile in benchmark.leaves_missing_out:
-            if of_item[0][1] is MISSING:
+            if of_item[0][1] in (MISSING, REFUSED):
                 continue
-            of_item = [row for row in of_item if row[1] is not MISSING]
+            of_item = [row for row in of_item if row[1] not in (MISSING, REFUSED)]
         rows += of_item
         first = of_item[0][0]
         items.append(
@@ -58,7 +62,7 @@ def _reading(asked: Asked, answer: Answer | None, reader: Any) -> Reading:
     if answer is None:
         return MISSING
     if answer["answer"] is None:
-        return SKIPPED
+        return REFUSED if refusal(answer) else SKIPPED
     found: Reading = reader(asked, answer["answer"])
     return found
 
@@ -115,7 +119,7 @@ def _cost(ours: Scored, theirs: Scored, top: Any, theirs_top: Any) -> dict[str, 
     """What reading the same answers by another tool's rules does: to the score, and to how many answers."""
     found = {row[0].key: row[1] for row in theirs.rows}
     pairs = [(reading, found[one.key]) for one, reading in ours.rows if one.key in found]
-    pairs = [(one, other) for one, other in pairs if one.how not in ("missing", "skipped")]
+    pairs = [(one, other) for one, other in pairs if one.how not in WITHOUT_ANSWER]
     count = max(1, len(pairs))
     return {
         "headline": None

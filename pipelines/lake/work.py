@@ -66,16 +66,25 @@ class Work:
         if self.kept_at is not None:
             location.upload(path, self.kept_at / path.relative_to(self.folder))
 
-    def restore(self, paths: Iterable[Path]) -> None:
-        """Fetch those of the files of `folder` that an earlier run kept and that are not here."""
+    def restore(self, paths: Iterable[Path], *, growing: bool = False) -> None:
+        """Fetch those of the files of `folder` that an earlier run kept and that are not here.
+
+        `growing`: they only ever grow, so one that is shorter here was left by a run before that run.
+        """
         if self.kept_at is None:
             return
         kept = self.kept_at
-        missing = {path for path in paths if not path.is_file()}
+        missing = {path for path in paths if growing or not path.is_file()}
         if not missing:
             return
-        there = location.listing(kept)
-        found = sorted(path for path in missing if kept / path.relative_to(self.folder) in there)
+        there = {
+            self.folder / path.relative_to(kept): size for path, (size, _) in location.listing(kept).items()
+        }
+        found = sorted(
+            path
+            for path in missing
+            if path in there and not (path.is_file() and path.stat().st_size >= there[path])
+        )
         cache.in_parallel(lambda path: _fetch(kept / path.relative_to(self.folder), path), found)
 
     def shipped(self) -> list[TableFile]:

@@ -20,7 +20,7 @@ from pipelines.errors import BadInput, Interrupted
 from pipelines.remote.budget import Estimate, Purse, tokens_of
 from pipelines.remote.cache import Cache, Spent, key_of
 from pipelines.remote.spec import Conduct, Server
-from pipelines.remote.transport import Answer, Fault, Transport, Trouble
+from pipelines.remote.transport import NO_TEXT, Answer, Fault, Transport, Trouble
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Failure:
     """A fixed word, to be counted."""
     detail: str
     attempts: int
+    lasting: bool = False
+    """Whether this very request is refused, and would be again, as far as can be told."""
 
 
 Accept = Callable[[Reply], str]
@@ -122,7 +124,8 @@ class ChatClient:
         """One result per prompt, in order; equal prompts are asked once. `done` is told of each distinct one.
 
         Raises:
-            BadInput: the server refuses the key, the address or the model, or the budget is used up.
+            BadInput: the server refuses the key, the address, the model, or request after request, or the budget is
+                used up.
             Interrupted: the server is away for too long, or fails request after request.
         """
         keys = [self.key(prompt, kind) for prompt in prompts]
@@ -135,6 +138,12 @@ class ChatClient:
             asking = _Asking(self, accept, done, results)
             asyncio.run(asking.all(missing))
         return [results[key] for key in keys]
+
+    def kept(self, prompts: Sequence[str], kind: str) -> list[Reply | None]:
+        """What is kept for each prompt, in order, without asking; None where nothing is."""
+        keys = [self.key(prompt, kind) for prompt in prompts]
+        found = self._cache.get(keys)
+        return [Reply(**json.loads(found[key]), kept=True) if key in found else None for key in keys]
 
     def close(self) -> None:
         self._cache.close()
@@ -208,14 +217,14 @@ class _Asking:
                 # An answer to an equal request at temperature 0 would be equal: most servers are that steady.
                 attempts_left = self._conduct.attempts if self._client.server.temperature else 1
                 if attempts >= attempts_left:
-                    return self._given_up(Failure(why, reply.text[:200], attempts))
+                    return self._given_up(Failure(why, reply.text[:200], attempts, lasting=True))
                 continue
             if found.trouble is Trouble.FATAL:
                 raise self._refused(found)
-            if found.trouble is Trouble.REFUSED:
-                return self._given_up(Failure(found.reason, found.detail, attempts))
-            if found.trouble is Trouble.BROKEN and attempts >= self._conduct.attempts:
-                return self._given_up(Failure(found.reason, found.detail, attempts))
+            refused = found.trouble is Trouble.REFUSED
+            if refused or (found.trouble is Trouble.BROKEN and attempts >= self._conduct.attempts):
+                lasting = refused or found.reason == NO_TEXT
+                return self._given_up(Failure(found.reason, found.detail, attempts, lasting))
             await self._wait(found, attempts)
         return None
 
@@ -269,6 +278,13 @@ class _Asking:
     def _given_up(self, failure: Failure) -> Failure:
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self._conduct.most_failures_in_a_row:
+            if failure.lasting:
+                raise BadInput(
+                    f"{self._failures_in_a_row} requests failed in a row, the last with {failure.reason}: {failure.detail}",
+                    where=f"{self._client.server.base_url}, model {self._client.server.model}",
+                    remedy="see that the model takes such requests; if each of them is refused by right, raise "
+                    "`conduct.most_failures_in_a_row`",
+                )
             raise Interrupted(
                 f"{self._failures_in_a_row} requests to {self._client.server.base_url} failed in a row, the "
                 f"last with {failure.reason}: {failure.detail}. {self._kept_words()}"

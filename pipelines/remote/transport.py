@@ -26,6 +26,10 @@ _TOO_MANY = 429
 _ASK_AGAIN = {408, 409, 425}
 _SERVER_ERROR = 500
 _DETAIL_CHARACTERS = 300
+CONTENT_FILTER = "content_filter"
+"""OpenAI's `finish_reason`, and the reason of the fault, where a filter or the model refused."""
+NO_TEXT = "no_text"
+"""The reason of a fault: a chat completion whose text is null, and nothing says why."""
 
 
 class Trouble(Enum):
@@ -124,6 +128,8 @@ class Transport:
             document = json.loads(content)
             choice = document["choices"][0]
             text = choice["message"]["content"]
+            if text is None:
+                return self._textless(choice)
             if not isinstance(text, str):
                 raise TypeError("its text is no text")
             usage = document.get("usage") or {}
@@ -139,6 +145,14 @@ class Transport:
             shown = content[:80].decode("utf-8", "replace")
             words = f"this is no chat completion ({type(error).__name__}): {shown!r}"
             return self._fault(Trouble.BROKEN, "not_a_completion", words)
+
+    def _textless(self, choice: Mapping[str, Any]) -> Fault:
+        """An answer without text, which servers send where a filter or the model itself refuses, and by mistake."""
+        words = choice["message"].get("refusal")
+        finish = choice.get("finish_reason")
+        if words or finish == CONTENT_FILTER:
+            return self._fault(Trouble.REFUSED, CONTENT_FILTER, str(words or f"finish_reason {finish}"))
+        return self._fault(Trouble.BROKEN, NO_TEXT, f"the answer has no text, finish_reason {finish}")
 
     def _refusal(self, error: openai.APIStatusError) -> Fault:
         status, headers = error.status_code, error.response.headers

@@ -7,7 +7,7 @@ models.<name>.<benchmark>.<language>  the figures under the `robust` profile, ea
 models.<name>.language.<language>     asked (share of the decided answers in the asked language), decided,
                                       abstained, answers_in, by_category; of answers in words alone, since a
                                       letter is of no language
-models.<name>.complete                whether every expected question was answered
+models.<name>.complete                whether every expected question was answered, and what a server refused
 models.<name>.over_languages          by benchmark: items right in k languages, scores on the items that all have
 comparisons.<benchmark>.<language>    paired tests between models
 drift.<benchmark>                     the judge against another's reviews of the same answers
@@ -24,6 +24,7 @@ from pipelines.benchmarks import answers as answers_file
 from pipelines.benchmarks import comparison, scoring, suite
 from pipelines.benchmarks.answers import Answer
 from pipelines.benchmarks.benchmark import HEADLINE_PROFILE, PROFILES, Judged, catalogue
+from pipelines.benchmarks.completeness import completeness
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.benchmarks.scoring import Scored
 from pipelines.errors import BadInput
@@ -36,8 +37,6 @@ from pipelines.score_answers.spec import READINGS, REVIEWS, SCORES, ScoreAnswers
 from pipelines.score_answers.spoken import spoken_language
 from pipelines.stage import Outcome, Work
 
-NAMED_MISSING = 10
-"""How many of the unanswered questions are named."""
 Place = tuple[str, str]
 """benchmark, language"""
 OfModel = dict[Place, dict[str, Scored]]
@@ -73,7 +72,9 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
             check_questions(asked, answers, where=spec.answers[name])
             read[name] = _read(asked, answers, spec.parameters.profiles)
             reviewed[name] = reviews.judged_places(spec, asked, answers, progress)
-            models[name] = _document(asked, answers, read[name], reviewed[name], languages)
+            models[name] = _document(
+                asked, answers, read[name], reviewed[name], languages, spec.parameters.most_refused
+            )
             for place, found in reviewed[name].items():
                 read[name][place] = {HEADLINE_PROFILE: Scored([], found.ratings)}
             readings.writelines(_trace(name, read[name], answers))
@@ -150,16 +151,9 @@ def _document(
     read: OfModel,
     reviewed: Mapping[Place, Reviewed],
     languages: Sequence[str],
+    most_refused: float,
 ) -> dict[str, Any]:
-    missing = [" ".join(map(str, one.key)) for one in asked if one.key not in answers]
-    found: dict[str, Any] = {
-        "complete": {
-            "complete": not missing,
-            "expected": len(asked),
-            "answered": len(asked) - len(missing),
-            "missing": missing[:NAMED_MISSING],
-        }
-    }
+    found: dict[str, Any] = {"complete": completeness(asked, answers, most_refused=most_refused)}
     for (name, language), of_place in read.items():
         found.setdefault(name, {})[language] = scoring.document(catalogue()[name], of_place)
     for (name, language), of_judge in reviewed.items():

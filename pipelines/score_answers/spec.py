@@ -12,7 +12,7 @@ from pipelines.remote.spec import Conduct
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "scores"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 SCORES, READINGS, REVIEWS = "scores.json", "readings.jsonl", "reviews.jsonl"
 
 
@@ -27,6 +27,12 @@ class ScoreParameters(BaseModel):
         description="rules to read answers by; each benchmark has some of them",
     )
     pivot_language: str = Field("en", description="the language that others are measured against")
+    most_refused: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of a benchmark's questions in a language that a server may refuse; with more, scores are incomplete",
+    )
 
 
 class ScoreAnswersSpec(StageSpec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -170,6 +171,22 @@ def test_a_killed_run_goes_on_after_its_last_whole_answer(
     execute(STAGE, spec)
     assert answers.read(tmp_path / "killed") == undisturbed
     assert manifest.read(tmp_path / "killed").metrics["resumed_from"] == written[:-5].count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("{half of it\n", "not JSON"), ("[1]\n", "not an answer"), ('{"a": 1}\n', "not an answer")],
+)
+def test_a_damaged_line_of_a_killed_run_is_named(tmp_path: Path, line: str, words: str) -> None:
+    path = tmp_path / answers.FILE
+    answers.Journal(path, "one").close()
+    path.write_text(path.read_text() + line)
+    with pytest.raises(BadInput, match=words) as caught:
+        answers.Journal(path, "one")
+    assert caught.value.where == f"{path}, line 2" and "asked again" in caught.value.remedy
+    path.write_text(line)
+    with pytest.raises(BadInput) if line[:2] != '{"' else contextlib.nullcontext():
+        answers.Journal(path, "one").close()
 
 
 def test_answers_of_another_format_are_refused(model: Path, benchmarks: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import json
@@ -303,13 +304,19 @@ def test_the_papers_pair_rule_is_scored_where_the_data_has_pairs(
         assert figures["plain"]["value"] == pytest.approx((4 + 8 + singles) / (20 + singles), abs=1e-4)
 
 
-def test_an_image_that_is_no_image_is_named(tmp_path: Path) -> None:
-    import base64
-
-    from pipelines.answer.answerer import opened
-
-    with pytest.raises(BadInput, match="cannot be decoded"):
-        opened(base64.b64decode(published.encoded(1))[:40], "0123")
+def test_an_image_that_is_no_image_is_named_when_it_is_fetched(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    published.mmmb(tmp_path / "files", "en")
+    path = tmp_path / "files/mmmb_en.tsv"
+    header, *rows = path.read_text().split("\n")
+    place = header.split("\t").index("image")
+    cells = rows[2].split("\t")
+    cells[place] = base64.b64encode(base64.b64decode(cells[place])[:50]).decode()
+    path.write_text("\n".join([header, *rows[:2], "\t".join(cells), *rows[3:]]))
+    spec = BenchmarkFilesSpec(output=tmp_path / "table", benchmark="mmmb", files={path.name: path})
+    with pytest.raises(BadInput, match="cannot be decoded") as caught:
+        execute(STAGE, spec)
+    assert caught.value.where.startswith(f"mmmb_en.tsv, item {cells[0]!r} (")
 
 
 def test_answers_to_another_prompt_are_refused(tables: dict[str, Path], tmp_path: Path) -> None:
