@@ -127,15 +127,16 @@ def _quoted(text: str, path: Path) -> list[list[str]] | None:
     if not lines or any(len(line) != len(lines[0]) for line in lines):
         return None
     for number, (first, after) in enumerate(spans, start=1):
-        for place in range(first, after) if after - first > 1 else ():
-            if physical[place].count("\t") == len(lines[0]) - 1:
-                raise BadInput(
-                    f"a quotation mark opens a cell that ends {after - first - 1} line(s) further down, "
-                    f"though line {place + 1} is a row by itself",
-                    where=f"{path}, row {number} (line {first + 1} of the file)",
-                    remedy="if the mark is only a character, take it away or turn it into another kind of mark, here and where "
-                    "the next one stands; if the cell is meant to hold these lines, put no tabs into it",
-                )
+        # One line with all tabs is no sign: a row whose last cell has several lines begins with it.
+        whole = [place for place in range(first, after) if physical[place].count("\t") == len(lines[0]) - 1]
+        if len(whole) > 1:
+            raise BadInput(
+                f"a quotation mark opens a cell that ends {after - first - 1} line(s) further down, "
+                f"though line {whole[0] + 1} is a row by itself",
+                where=f"{path}, row {number} (line {first + 1} of the file)",
+                remedy="if the mark is only a character, take it away or turn it into another kind of mark, here and where "
+                "the next one stands; if the cell is meant to hold these lines, put no tabs into it",
+            )
     return lines
 
 

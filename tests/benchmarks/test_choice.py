@@ -132,3 +132,8 @@ def test_a_quoted_cell_of_several_lines_is_one_cell(tmp_path: Path) -> None:
     )
     path.write_text(path.read_text() + "\n\n" + "\t".join(row(index="4").values()) + "\n")
     assert [one.hint for one in load(path)] == ["", "first\n\nsecond\twith a tab", "", ""]
+
+
+def test_a_last_cell_of_several_lines_swallows_no_row(tmp_path: Path) -> None:
+    rows = [row(index=str(number), split='"a\nb"') for number in range(3)]
+    assert len(load(write(tmp_path / "mmmb_en.tsv", *rows))) == 3
