@@ -57,6 +57,8 @@ class FaultyProxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target = urlsplit(endpoint).netloc
         self.fault: Fault = lambda method, path, number: 0
+        self.passed_over: set[str] = set()
+        """Headers that the server is not told, in small letters."""
         self.requests: Counter[tuple[str, str]] = Counter()
         self.refused = 0
         self.lock = threading.Lock()
@@ -86,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             name: value
             for name, value in self.headers.items()
             if name.lower() not in ("transfer-encoding", "content-length", "connection", "expect")
+            and name.lower() not in self.server.passed_over
         }
         connection.request(self.command, self.path, body=body, headers=headers)
         answer = connection.getresponse()

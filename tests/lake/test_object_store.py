@@ -19,7 +19,7 @@ from pipelines.lake import cache, lease, location, lock, manifest
 from pipelines.lake.positioned import PositionedFile
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Stage, StageSpec, Work, execute, why_not_reusable
-from tests.object_store import SECRET
+from tests.object_store import SECRET, FaultyProxy
 
 ROOT = Path(__file__).parents[2]
 
@@ -234,3 +234,24 @@ def test_a_lost_cache_costs_nothing_but_time(s3: Path) -> None:
     shutil.rmtree(cache.root())
     assert manifest.file(s3, "lines.txt").read_bytes() == first
     assert json.loads(location.read_bytes(s3 / "_MANIFEST.json"))["stage"] == "lines"
+
+
+def test_a_store_without_conditions_and_deletes_in_bulk_serves_when_it_is_said_to_be_one(
+    s3: Path, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Google Cloud Storage behind its S3 endpoint: the condition of a write is passed over, without a word."""
+    proxy.passed_over |= {"if-none-match", "if-match"}
+    proxy.fault = lambda method, path, number: 500 if (method, path.strip("/")) == ("POST", "bucket") else 0
+    tag = location.put_if(s3 / "lock", b"first", None)
+    monkeypatch.setenv("LAKE_PLAIN_STORE", "yes")
+    for wrong in (None, '"0123"'):
+        with pytest.raises(location.Conflict):
+            location.put_if(s3 / "lock", b"second", wrong)
+    assert location.read_bytes(s3 / "lock") == b"first"
+    location.put_if(s3 / "lock", b"second", tag)
+    assert location.read_bytes(s3 / "lock") == b"second"
+
+    location.remove([s3 / "lock", s3 / "gone-already"])
+    assert names(s3) == []
+    spec = LinesSpec(output=s3 / "lines")
+    assert execute(stage(), spec).files == execute(stage(), spec).files
