@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import dagster as dg
 
@@ -21,6 +23,7 @@ from assets.training import (
 )
 from assets.translation_benchmarks import translation_benchmark_assets
 from pipelines.errors import BadInput
+from pipelines.launch.spec import Resources
 from pipelines.recipe import DEFAULT_RESOURCES, Chain, Recipe
 from pipelines.report.spec import ReportParameters
 
@@ -103,8 +106,10 @@ def graph(recipe: Recipe) -> Graph:
     return Graph(recipe, layout, tuple(assets), layout.key("report"), layout.key(SWEEP, "report"))
 
 
-def with_resources(recipe: Chain, assets: list[StageAsset]) -> list[StageAsset]:
-    """Each asset with what the recipe asks for its stage.
+def with_resources(
+    recipe: Chain, assets: list[StageAsset], needs: Mapping[str, Resources] = MappingProxyType({})
+) -> list[StageAsset]:
+    """Each asset with what the recipe asks for its stage, or else with the stage's need.
 
     Raises:
         BadInput: the recipe asks something for a stage that it does not have.
@@ -116,7 +121,7 @@ def with_resources(recipe: Chain, assets: list[StageAsset]) -> list[StageAsset]:
             where="recipe: resources",
             remedy=f"name one of: {', '.join([DEFAULT_RESOURCES, *sorted(stages)])}",
         )
-    return [replace(asset, resources=recipe.resources_of(asset.stage.name)) for asset in assets]
+    return [replace(asset, resources=recipe.resources_of(asset.stage.name, needs)) for asset in assets]
 
 
 def sweep_variants(recipe: Recipe, variants: list[Variant]) -> list[Variant]:

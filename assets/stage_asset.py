@@ -187,6 +187,7 @@ def _launch(
         distributed=spec.processes > 1,
         imports=declared.stage.imports,
         resources=declared.resources,
+        reach=declared.stage.reach(spec),
         fingerprint=fingerprint(declared.stage, spec, input_versions(spec)),
         requested_by=context.run.run_id,
     )

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -37,6 +37,10 @@ class StageSpec(BaseModel):
 
 PART_INDEX_VARIABLE, PART_COUNT_VARIABLE = "PART_INDEX", "PART_COUNT"
 """Set where this process does one of several independent parts of a stage that can be divided."""
+
+Reach = Literal["store", "web", "servers"]
+"""What a stage's process opens connections to: where its tables are, besides it the web, or servers of language
+models (and the web). On a cluster, network policies hold it to that."""
 
 SpecT = TypeVar("SpecT", bound=StageSpec)
 
@@ -78,6 +82,8 @@ class Stage(Generic[SpecT]):
     """Packages that its work takes seconds to import. On one machine a run imports them once for all its jobs."""
     stable_names: tuple[str, ...] = ()
     """Files that people open, or folders of them: also put directly under `output`, after the publish."""
+    reach: Callable[[SpecT], Reach] = lambda _: "store"
+    """Whether work by this spec reads the web or asks servers. The tables that the spec names are there."""
     estimate: Callable[[SpecT], str] | None = None
     """What a run would cost, in words, without a request; for stages that ask paid servers."""
 

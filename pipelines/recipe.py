@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -147,10 +148,14 @@ class Chain(Section):
         {}, description="what a stage asks of a cluster, by the stage's name; `default` for the others"
     )
 
-    def resources_of(self, stage: str) -> Resources:
-        """What a stage asks of a cluster."""
-        default = self.resources.get(DEFAULT_RESOURCES, Resources())
-        return self.resources.get(stage.rpartition("/")[2], default)
+    def resources_of(self, stage: str, needs: Mapping[str, Resources]) -> Resources:
+        """What a stage asks of a cluster: as the recipe says of it, else its need, else what is the default of the two."""
+        name = stage.rpartition("/")[2]
+        for key in (name, DEFAULT_RESOURCES):
+            for told in (self.resources, needs):
+                if key in told:
+                    return told[key]
+        return Resources()
 
     @property
     def languages(self) -> list[str]:

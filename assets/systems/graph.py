@@ -14,6 +14,7 @@ from assets.stage_asset import StageAsset
 from assets.systems.crawls import FOLDER, conversation_crawl_assets, pair_crawl_assets
 from assets.systems.foundations import foundation_assets, foundation_names
 from assets.systems.training import FINETUNED, MIX, training_assets
+from pipelines.launch.needs import needs
 from pipelines.report.spec import NAME as REPORT
 from pipelines.report.spec import ReportParameters
 from pipelines.systems.chain import chain
@@ -64,4 +65,6 @@ def system_graph(system: System) -> SystemGraph:
             foundations=foundation_names(system),
             crawls=[asset.key for asset in crawls],
         )
-    return SystemGraph(system, layout, tuple(with_resources(recipe, assets)), last)
+    return SystemGraph(
+        system, layout, tuple(with_resources(recipe, assets, needs(system.hardware.gpus))), last
+    )

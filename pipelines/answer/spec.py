@@ -68,4 +68,5 @@ STAGE = Stage(
     imports=TORCH,
     summary="Ask a model every benchmark question, in every language and every rotation of the options.",
     resumable=True,
+    reach=lambda spec: "store" if spec.server is None else "servers",
 )

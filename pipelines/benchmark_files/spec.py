@@ -7,9 +7,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.declaration import Reach
 from pipelines.remote.spec import Conduct
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
-from pipelines.translate.spec import Decoding, GuardLimits
+from pipelines.translate.spec import Decoding, GuardLimits, reach
 
 NAME = "benchmark_files"
 CODE_VERSION = "1"
@@ -57,6 +58,11 @@ class BenchmarkFilesSpec(StageSpec):
         return self
 
 
+def _reach(spec: BenchmarkFilesSpec) -> Reach:
+    translating = reach(spec.translator) if spec.translate_into else "store"
+    return "web" if translating == "store" and spec.urls else translating
+
+
 STAGE = Stage(
     name=NAME,
     module="pipelines.benchmark_files",
@@ -64,4 +70,5 @@ STAGE = Stage(
     code_version=CODE_VERSION,
     run=lazy("pipelines.benchmark_files.run:run"),
     summary="Fetch a benchmark's published files, check their digests and columns, and pack the images they name.",
+    reach=_reach,
 )

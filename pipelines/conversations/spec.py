@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.declaration import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, reach
 
 NAME = "translated_conversations"
 CODE_VERSION = "1"
@@ -75,4 +75,5 @@ STAGE = Stage(
     run=lazy("pipelines.conversations.run:run"),
     summary="Translate instruction data turn by turn; placeholders, option letters and numbers stay.",
     resumable=True,
+    reach=lambda spec: reach(spec.translator),
 )

@@ -9,12 +9,21 @@ from typing import Any
 
 import yaml
 
-from pipelines.deploy.kustomize import FILE_NAME, Manifest, render
+from pipelines.deploy.kustomize import FILE_NAME, Manifest, pod_specs, render
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 
 OVERLAYS = Path(__file__).parents[2] / "k8s" / "overlays"
+RUN_IMAGE = "ORCHESTRATOR_IMAGE"
 UNSET = "sha256:" + "0" * 64
 """Stands where a person has to put an image's digest."""
+EXAMPLES = {
+    "192.0.2.": "the addresses of the object store",
+    "my-bucket": "the bucket",
+    "store.example": "the object store's address",
+    "registry.example": "the registry",
+    "111122223333": "the account of AWS",
+}
+"""What a person has to put something else for, wherever it stands."""
 
 
 def main() -> None:
@@ -23,25 +32,26 @@ def main() -> None:
     parser.add_argument(
         "--ready",
         action="store_true",
-        help="fail if a digest has not been set: use it before `kubectl apply`",
+        help="fail if something is still as it was shipped: use it before `kubectl apply`",
     )
     arguments = parser.parse_args()
     try:
         found = render(folder(arguments.overlay))
-        unset = without_digest(found)
+        unset = [*(f"the digest of {image}" for image in without_digest(found)), *examples(found)]
         if unset and arguments.ready:
             raise BadInput(
-                f"these images have no digest yet: {', '.join(unset)}",
-                where=folder(arguments.overlay) / FILE_NAME,
-                remedy="put the digest of each there (docs/operations.md, Images)",
+                f"this is still as it was shipped: {'; '.join(unset)}",
+                where=folder(arguments.overlay),
+                remedy="put in your own (docs/operations.md, section 2)",
             )
+        check_one_orchestrator(found, folder(arguments.overlay) / FILE_NAME)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT_EXIT_CODE)
     yaml.dump_all(found, sys.stdout, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=200)
     if unset:
         print(
-            f"note: no digest is set for {', '.join(unset)}: put them into {folder(arguments.overlay) / FILE_NAME}",
+            f"note: before it is applied, put in your own, in {folder(arguments.overlay)}: {'; '.join(unset)}",
             file=sys.stderr,
         )
 
@@ -83,6 +93,36 @@ def without_digest(found: list[Manifest]) -> list[str]:
     """Images whose digest a person has yet to put in, wherever they stand."""
     texts = [word.strip("\"',") for item in found for word in yaml.safe_dump(item, width=10_000).split()]
     return sorted({text.partition("@")[0].rpartition("=")[2] for text in texts if UNSET in text})
+
+
+def examples(found: list[Manifest]) -> list[str]:
+    """What stands there as an example, and where."""
+    texts = {
+        f"{item['kind']} {item['metadata']['name']}": yaml.safe_dump(item, width=10_000) for item in found
+    }
+    places = {mark: [where for where, text in texts.items() if mark in text] for mark in EXAMPLES}
+    return [f"{EXAMPLES[mark]} ({mark}, in {', '.join(where)})" for mark, where in places.items() if where]
+
+
+def check_one_orchestrator(found: list[Manifest], where: Path) -> None:
+    """The run workers' image stands in a config map, out of reach of `images`: it must be that of the other processes.
+
+    Raises:
+        BadInput: it is another one.
+    """
+    told = {item["data"].get(RUN_IMAGE) for item in found if item["kind"] == "ConfigMap"} - {None}
+    used = {
+        spec["containers"][0]["image"]
+        for item in found
+        if item["metadata"]["name"] == "daemon"
+        for spec in pod_specs(item)
+    }
+    if told and used and told != used:
+        raise BadInput(
+            f"run workers would have the image {', '.join(sorted(map(str, told)))}, and the daemon {', '.join(sorted(used))}",
+            where=where,
+            remedy=f"name the same one in `images` and in {RUN_IMAGE}",
+        )
 
 
 if __name__ == "__main__":

@@ -129,4 +129,5 @@ STAGE = Stage(
     run=lazy("pipelines.download.run:run"),
     summary="Take in a crawl: download its images, or read them from disk, into webdataset tars.",
     resumable=True,
+    reach=lambda _: "web",
 )

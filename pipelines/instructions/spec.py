@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
 from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, reach
 
 NAME = "instruction_mix"
 CODE_VERSION = "3"
@@ -99,4 +99,5 @@ STAGE = Stage(
     run=lazy("pipelines.instructions.mix:run"),
     summary="Blend instructions in the pivot language with a set share of their translations.",
     resumable=True,
+    reach=lambda spec: reach(spec.translator),
 )

@@ -89,5 +89,6 @@ STAGE = Stage(
     run=lazy("pipelines.judge.run:run"),
     summary="Judge free answers by a language model behind a server, or by their overlap with a reference.",
     resumable=True,
+    reach=lambda spec: "store" if spec.judge.server is None else "servers",
     estimate=lazy("pipelines.judge.run:estimated"),
 )

@@ -18,6 +18,10 @@ CLUSTER_VARIABLE = "CLUSTER_FILE"
 """Names the file that describes the cluster."""
 DIGEST_PATTERN = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 
+Role = Literal["gpu", "data", "downloader", "client"]
+"""What a pod is, for network policies, accounts and secrets: works with GPUs; works without; reads the web; asks
+servers of language models."""
+
 Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN)]
 
 
@@ -39,6 +43,8 @@ class Placement(_Section):
     node_selector: dict[str, str] = {}
     tolerations: list[dict[str, Any]] = []
     resources: dict[str, str] = Field({}, description="more limits, such as vpc.amazonaws.com/efa")
+    queue: str | None = Field(None, description="the LocalQueue of stages that name none")
+    priority: str | None = Field(None, description="the PriorityClass of stages that name none")
     environment: dict[str, str] = {}
     annotations: dict[str, str] = {}
     capabilities: list[Literal["IPC_LOCK"]] = Field(
@@ -76,15 +82,23 @@ class Cluster(_Section):
     data_service_account: str = Field("data-worker", description="of pods without GPUs")
     downloader_service_account: str = Field("downloader", description="of the stage that reads the web")
     image_pull_secrets: list[str] = []
-    secrets: list[str] = Field([], description="secrets whose keys become environment variables of every pod")
+    secrets: dict[Role, list[str]] = Field(
+        {}, description="by role: secrets whose keys become environment variables of its pods"
+    )
     environment: dict[str, str] = {}
     volumes: list[Volume] = []
     gpu_resource: str = "nvidia.com/gpu"
     gpu: Placement = Placement()
     cpu: Placement = Placement()
+    group: Placement = Field(
+        Placement(),
+        description="besides, of pods with GPUs on several nodes: network cards, what NCCL is told",
+    )
     spot: Placement = Placement()
-    queue: str | None = Field(None, description="the LocalQueue of stages that name none")
-    priority: str | None = Field(None, description="the PriorityClass of stages that name none")
+    queue: str | None = Field(None, description="the LocalQueue where neither stage nor placement names one")
+    priority: str | None = Field(
+        None, description="the PriorityClass where neither stage nor placement names one"
+    )
     prices: Prices = Prices()
     budget: float | None = Field(None, gt=0, description="what one run may cost, all its tables together")
     max_gpus: int | None = Field(None, ge=0, description="GPUs that one job may hold")
@@ -108,17 +122,17 @@ class Cluster(_Section):
         Raises:
             BadInput: a name is no object name, or the image is not pinned by digest.
         """
-        names = {
+        names: dict[str, list[str | None]] = {
             "namespace": [self.namespace],
             "service account": [
                 self.service_account, self.data_service_account, self.downloader_service_account,
             ],
-            "secret": [*self.secrets, *self.image_pull_secrets],
-            "queue": [self.queue] if self.queue else [],
-            "priority class": [self.priority] if self.priority else [],
+            "secret": [*(name for names in self.secrets.values() for name in names), *self.image_pull_secrets],
+            "queue": [self.queue, *(placement.queue for placement in self._placements)],
+            "priority class": [self.priority, *(placement.priority for placement in self._placements)],
         }  # fmt: skip
         for what, values in names.items():
-            for value in values:
+            for value in filter(None, values):
                 object_name(value, what, where)
         if not DIGEST_PATTERN.fullmatch(self.image):
             raise BadInput(
@@ -130,7 +144,26 @@ class Cluster(_Section):
 
     def placements(self, resources: Resources) -> list[Placement]:
         """What applies to a pod with these resources, the general first."""
-        return [self.gpu if resources.gpus else self.cpu, *([self.spot] if resources.spot else [])]
+        group = resources.gpus > 0 and resources.nodes > 1
+        return [
+            self.gpu if resources.gpus else self.cpu,
+            *([self.group] if group else []),
+            *([self.spot] if resources.spot else []),
+        ]
+
+    def queue_of(self, resources: Resources) -> str | None:
+        """The LocalQueue in which such a job waits: the stage's own, else that of the most special placement."""
+        named = [placement.queue for placement in reversed(self.placements(resources))]
+        return next((queue for queue in [resources.queue, *named, self.queue] if queue), None)
+
+    def priority_of(self, resources: Resources) -> str | None:
+        """The PriorityClass of such a job's pods, found as its queue is."""
+        named = [placement.priority for placement in reversed(self.placements(resources))]
+        return next((name for name in [resources.priority, *named, self.priority] if name), None)
+
+    @property
+    def _placements(self) -> tuple[Placement, ...]:
+        return self.gpu, self.cpu, self.group, self.spot
 
     def price(self, resources: Resources) -> float:
         """Per hour of the whole group."""

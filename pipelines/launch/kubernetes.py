@@ -39,7 +39,7 @@ class KubernetesLauncher:
         """Run `job` to its end; see `pipelines.launch.spec.Launcher` for what it raises."""
         self._check(job)
         account = Account(self.cluster, job)
-        account.usage.queue = job.resources.queue or self.cluster.queue or ""
+        account.usage.queue = self.cluster.queue_of(job.resources) or ""
         if job.resources.parts > 1:
             self._to_the_end(job, on_report, account, parts=job.resources.parts)
         self._to_the_end(job, on_report, account, parts=1)
@@ -81,7 +81,7 @@ class KubernetesLauncher:
             self.cluster,
             self.cluster.budget if job.resources.hours is not None else None,
         )
-        queue = job.resources.queue or self.cluster.queue
+        queue = self.cluster.queue_of(job.resources)
         if queue is not None and not Kueue(self.api).queue_exists(queue):
             raise BadInput(
                 f"the queue {queue!r} does not exist in the namespace {self.cluster.namespace!r}",

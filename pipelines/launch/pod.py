@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from pipelines.errors import BadInput
-from pipelines.launch.cluster import Cluster, Placement
+from pipelines.launch.cluster import Cluster, Placement, Role
 from pipelines.launch.contract import (
     ATTEMPT_VARIABLE,
     CHANNEL_VARIABLE,
@@ -25,17 +25,16 @@ from pipelines.launch.spec import JobSpec, Resources
 CONTAINER = "main"
 PORT = 29500
 USER = 1000
-DOWNLOADER_STAGE = "pipelines.download"
-"""The one stage that reads the web: its pods have an account and a network policy of their own."""
-
 Manifest = dict[str, Any]
 
 
-def role(job: JobSpec) -> str:
-    """What the pods are, for accounts and network policies: `gpu`, `downloader` or `data`."""
-    if job.resources.gpus:
-        return "gpu"
-    return "downloader" if job.module == DOWNLOADER_STAGE else "data"
+def role(job: JobSpec) -> Role:
+    """What the pods are, for accounts, network policies and secrets. What they reach goes before what they have."""
+    if job.reach == "servers":
+        return "client"
+    if job.reach == "web":
+        return "downloader"
+    return "gpu" if job.resources.gpus else "data"
 
 
 def pod_template(
@@ -48,6 +47,7 @@ def pod_template(
     """
     placements = cluster.placements(job.resources)
     volumes, mounts = _volumes(job.resources, cluster)
+    secrets = cluster.secrets.get(role(job), [])
     spec: Manifest = {
         "restartPolicy": "Never",
         "subdomain": name,
@@ -76,11 +76,7 @@ def pod_template(
                 "securityContext": _security(placements),
                 "volumeMounts": mounts,
                 "terminationMessagePolicy": "FallbackToLogsOnError",
-                **(
-                    {"envFrom": [{"secretRef": {"name": secret}} for secret in cluster.secrets]}
-                    if cluster.secrets
-                    else {}
-                ),
+                **({"envFrom": [{"secretRef": {"name": secret}} for secret in secrets]} if secrets else {}),
             }
         ],
         "volumes": volumes,
@@ -91,10 +87,11 @@ def pod_template(
 
 
 def _account(job: JobSpec, cluster: Cluster) -> str:
-    accounts = {
+    accounts: dict[Role, str] = {
         "gpu": cluster.service_account,
         "downloader": cluster.downloader_service_account,
         "data": cluster.data_service_account,
+        "client": cluster.data_service_account,
     }
     return accounts[role(job)]
 
@@ -143,13 +140,12 @@ def _volumes(resources: Resources, cluster: Cluster) -> tuple[list[Manifest], li
 
 def _placed(resources: Resources, cluster: Cluster, placements: list[Placement]) -> Manifest:
     """Which nodes, with which priority, and with which secrets images are pulled; no empty keys."""
-    priority = resources.priority or cluster.priority
     found: Manifest = {
         "nodeSelector": {
             key: value for placement in placements for key, value in placement.node_selector.items()
         },
         "tolerations": [toleration for placement in placements for toleration in placement.tolerations],
-        "priorityClassName": priority,
+        "priorityClassName": cluster.priority_of(resources),
         "imagePullSecrets": [{"name": secret} for secret in cluster.image_pull_secrets],
     }
     return {key: value for key, value in found.items() if value}

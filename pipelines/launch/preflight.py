@@ -34,7 +34,7 @@ def problems(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Ite
             cluster.check_possible(resources, name)
         except BadInput as error:
             yield str(error)
-    queues = {resources.queue or cluster.queue for resources in wanted.values()} - {None}
+    queues = {cluster.queue_of(resources) for resources in wanted.values()} - {None}
     for queue in sorted(str(queue) for queue in queues):
         if not Kueue(api).queue_exists(str(queue)):
             yield f"the queue {queue!r} does not exist in the namespace {cluster.namespace!r}"

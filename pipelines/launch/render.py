@@ -64,7 +64,7 @@ def render(
         naming.JOB_LABEL: naming.base_name(job),
         naming.ATTEMPT_LABEL: suffix,
     }
-    queue = job.resources.queue or cluster.queue
+    queue = cluster.queue_of(job.resources)
     spec_digest = digest(job, cluster)
     where = channel(job, f"{suffix}-{token}" if token else suffix)
     metadata: Manifest = {

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.declaration import StageSpec
+from pipelines.declaration import Reach, StageSpec
 
 Report = dict[str, Any]
 """One record of a running job, by its `kind`: `progress` and `message` as `pipelines.progress` writes
@@ -61,6 +61,8 @@ class JobSpec:
     imports: tuple[str, ...] = ()
     """Packages of the job that take seconds to import: see `pipelines.launch.warm`."""
     resources: Resources = field(default_factory=Resources)
+    reach: Reach = "store"
+    """What its pods may reach besides the tables."""
     fingerprint: str = ""
     """Of the table that it makes. Jobs of equal name, fingerprint and output are the same job."""
     requested_by: str = ""

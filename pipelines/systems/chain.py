@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +9,10 @@ from pipelines.errors import BadInput
 from pipelines.filter.spec import FilterParameters
 from pipelines.foundations.clip.spec import ClipParameters
 from pipelines.foundations.translator.spec import TranslatorParameters
-from pipelines.launch.spec import Resources
 from pipelines.recipe import Chain, Limits, Translation
 from pipelines.systems.recipe import System, Training
 from pipelines.training.spec import Generation, Optimisation
 
-GPUS_PER_NODE = 8
 EVERY_SCORE = -1.0
 """A threshold below all cosines."""
 
@@ -91,19 +88,8 @@ def chain(system: System, *, native: bool = False) -> Chain:
         ),
         shards=system.shards,
         benchmarks=system.benchmarks,
-        resources=training_resources(system) | system.resources,
+        resources=system.resources,
     )
-
-
-def training_resources(system: System) -> dict[str, Resources]:
-    """What the trainings ask of a cluster: the recipe's GPUs, on nodes of eight."""
-    gpus = system.hardware.gpus
-    per_node = min(gpus, GPUS_PER_NODE)
-    asked = Resources(
-        nodes=math.ceil(gpus / per_node), gpus=per_node, cpus=8 * per_node, memory=f"{100 * per_node}Gi",
-        scratch=f"{100 * per_node}Gi", shared_memory=f"{8 * per_node}Gi",
-    )  # fmt: skip
-    return {"pretrained": asked, "finetuned": asked}
 
 
 def translator(system: System) -> TranslatorParameters:

@@ -202,7 +202,8 @@ class System(Section):
     shards: ShardParameters = ShardParameters()
     benchmarks: Benchmarks = Benchmarks()
     resources: dict[str, Resources] = Field(
-        {}, description="what a stage asks of a cluster, by its name; trainings without get `hardware.gpus`"
+        {},
+        description="what a stage asks of a cluster, by its name; what is not said: pipelines/launch/needs.py",
     )
     published: dict[str, dict[str, float]] = Field(
         {}, description="benchmark -> language -> the paper's score, to hold a full run against"

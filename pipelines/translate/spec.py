@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
+from pipelines.declaration import Execution, InputTable, Reach, Stage, StageSpec, lazy
+from pipelines.lake import manifest
 from pipelines.remote.spec import Conduct, Server
 
 NAME = "translations"
@@ -75,6 +76,16 @@ class RemoteTranslation(BaseModel):
         return value
 
 
+def reach(translator: Path | None) -> Reach:
+    """What a stage opens connections to that translates by this table.
+
+    Raises:
+        BadInput: the table does not exist yet.
+    """
+    files = [] if translator is None else manifest.read(translator).files
+    return "servers" if any(Path(file.path).name == SERVER_FILE for file in files) else "store"
+
+
 LeastBleu = dict[Annotated[str, Field(pattern=PAIR_PATTERN)], float]
 """By language pair, such as "en-zh": the least BLEU on held-out sentences with which anything is translated."""
 
@@ -117,5 +128,6 @@ STAGE = Stage(
     run=lazy("pipelines.translate.captions:run"),
     summary="Translate the captions of the kept pairs into the target languages, guarded.",
     resumable=True,
+    reach=lambda spec: reach(spec.translator),
     estimate=lazy("pipelines.translate.estimate:estimate"),
 )

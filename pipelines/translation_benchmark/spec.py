@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.declaration import Execution, InputFile, InputTable, Stage, StageSpec, lazy
+from pipelines.declaration import Execution, InputFile, InputTable, Reach, Stage, StageSpec, lazy
 from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import Decoding, GuardLimits
+from pipelines.translate.spec import Decoding, GuardLimits, reach
 
 NAME = "translation_benchmark"
 CODE_VERSION = "1"
@@ -76,6 +76,12 @@ class TranslationBenchmarkSpec(StageSpec):
         return self
 
 
+def _reach(spec: TranslationBenchmarkSpec) -> Reach:
+    translating = reach(spec.translator)
+    fetched = "://" in spec.test_set.source + spec.test_set.reference
+    return "web" if translating == "store" and fetched else translating
+
+
 STAGE = Stage(
     name=NAME,
     module="pipelines.translation_benchmark",
@@ -84,4 +90,5 @@ STAGE = Stage(
     run=lazy("pipelines.translation_benchmark.run:run"),
     summary="Score the translator on a published test set, such as WMT17 into Chinese.",
     resumable=True,
+    reach=_reach,
 )

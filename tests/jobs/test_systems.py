@@ -12,6 +12,8 @@ import pytest
 
 from assets.systems.graph import system_graph
 from jobs.definitions import definitions
+from pipelines.launch.cluster import as_bytes
+from pipelines.launch.spec import Resources
 from pipelines.recipe import Recipe
 from pipelines.systems.read import read_any
 from pipelines.systems.recipe import System, read_system
@@ -83,6 +85,24 @@ def test_trainings_ask_for_the_gpus_of_the_recipe() -> None:
 
     assert (asked["pretrained"].nodes, asked["pretrained"].gpus) == (4, 8)
     assert asked["instruction_mix"].gpus == 0
+
+
+def test_what_a_recipe_does_not_ask_for_is_what_the_stage_needs() -> None:
+    """A language model of 14 B parameters has 28 GB in bfloat16: two cores and 8 GiB would end it at once."""
+    system = read_system(RECIPES / "parrot-14b.yaml")
+    asked = {asset.stage.name: asset.resources for asset in system_graph(system).assets}
+
+    assert asked["answers"].gpus == asked["clip_scores"].gpus == 1
+    assert as_bytes(asked["published_part"].memory) > 4 * 14e9
+    assert min(as_bytes(one.memory) for one in asked.values()) >= 32 * 2**30
+
+    told = system.model_copy(
+        update={"resources": {"default": Resources(cpus=3), "answers": Resources(cpus=5)}}
+    )
+    asked = {asset.stage.name: asset.resources for asset in system_graph(told).assets}
+    assert asked["answers"] == Resources(cpus=5)
+    assert asked["raw_pairs"] == Resources(cpus=3)
+    assert asked["pretrained"].gpus == 8
 
 
 def test_a_file_is_read_as_what_it_is() -> None:

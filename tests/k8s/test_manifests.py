@@ -8,22 +8,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 
-from pipelines.deploy.__main__ import OVERLAYS, UNSET, names
+from pipelines.declaration import Reach
+from pipelines.deploy.__main__ import OVERLAYS, UNSET, check_one_orchestrator, names
 from pipelines.deploy.kustomize import pod_specs, render
 from pipelines.errors import BadInput
-from pipelines.launch.cluster import Cluster
+from pipelines.lake import location
+from pipelines.launch.cluster import Cluster, as_bytes
 from pipelines.launch.render import render as render_job
 from pipelines.launch.spec import JobSpec, Resources
+from pipelines.recipe import read_recipe
 from tests.assets.toy_stage import ToySpec
 from tests.launch.apiserver.admission import DIGEST, restricted, unhardened, valid
 
 Manifest = dict[str, Any]
 WITHOUT_SCHEMA = {"ResourceFlavor", "ClusterQueue", "LocalQueue"}
+STORE = "192.0.2."
 ROOT = Path(__file__).parents[2]
 
 
@@ -85,9 +89,21 @@ def test_only_accounts_that_call_the_api_have_a_token(rendered: list[Manifest]) 
             assert spec["automountServiceAccountToken"] is (spec["serviceAccountName"] in bound)
 
 
-def test_the_downloader_reaches_no_private_address_and_gpu_pods_no_internet(rendered: list[Manifest]) -> None:
-    policies = of_kind(rendered, "NetworkPolicy")
-    blocks = [peer["ipBlock"] for rule in policies["downloader"]["spec"]["egress"] for peer in rule["to"]]
+def reached(rendered: list[Manifest], role: str, *, store: bool = False) -> list[Manifest]:
+    """Blocks of addresses that pods of this role may open connections to; of the object store's policy or of the others."""
+    return [
+        peer["ipBlock"]
+        for name, policy in of_kind(rendered, "NetworkPolicy").items()
+        if (name == "object-store") is store and _selects(policy["spec"]["podSelector"], {"vlm/role": role})
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        if "ipBlock" in peer and rule["ports"][0]["port"] != 53
+    ]
+
+
+@pytest.mark.parametrize("role", ["downloader", "client"])
+def test_what_reads_the_web_reaches_no_private_address(rendered: list[Manifest], role: str) -> None:
+    blocks = reached(rendered, role)
     for address in (
         "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "127.0.0.1",
         "168.63.129.16", "192.0.0.192", "0.1.2.3", "::1", "fd00:ec2::254", "fe80::1", "::ffff:10.0.0.1",
@@ -95,13 +111,27 @@ def test_the_downloader_reaches_no_private_address_and_gpu_pods_no_internet(rend
         assert not any(_covers(block, ipaddress.ip_address(address)) for block in blocks), address
     for address in ("93.184.216.34", "2606:2800:220:1::1"):
         assert any(_covers(block, ipaddress.ip_address(address)) for block in blocks), address
-    workers = [
-        peer["ipBlock"]
-        for rule in policies["workers"]["spec"]["egress"]
-        for peer in rule["to"]
-        if "ipBlock" in peer
-    ]
-    assert not any(_covers(block, ipaddress.ip_address("93.184.216.34")) for block in workers)
+
+
+def test_every_worker_reaches_the_store_and_those_of_gpus_and_data_nothing_else(
+    overlay: Path, rendered: list[Manifest]
+) -> None:
+    (store,) = reached(rendered, "gpu", store=True)
+    for role in ("gpu", "data", "downloader", "client"):
+        assert reached(rendered, role, store=True) == [store]
+    assert reached(rendered, "gpu") == reached(rendered, "data") == []
+    assert ipaddress.ip_network(store["cidr"]).num_addresses <= 256
+    # Where the addresses are one's own, the shipped ones are nobody's, and are asked for before anything is applied.
+    assert (STORE in store["cidr"]) is (overlay.name != "gke-a100")
+
+
+def test_pods_of_a_group_meet_whether_they_have_gpus_or_not(rendered: list[Manifest]) -> None:
+    policies = of_kind(rendered, "NetworkPolicy").values()
+    for role in ("gpu", "data"):
+        peer = {"podSelector": {"matchLabels": {"vlm/role": role}}}
+        mine = [one["spec"] for one in policies if one["spec"]["podSelector"] == peer["podSelector"]]
+        assert any({"from": [peer]} in one.get("ingress", []) for one in mine)
+        assert any({"to": [peer]} in one.get("egress", []) for one in mine)
 
 
 def _covers(block: Manifest, address: Any) -> bool:
@@ -137,19 +167,83 @@ def test_a_training_job_of_every_overlay_is_valid_and_admitted(
     assert spec["automountServiceAccountToken"] is False
     assert spec["serviceAccountName"] in of_kind(rendered, "ServiceAccount")
     assert spec["priorityClassName"] in of_kind(rendered, "PriorityClass")
-    if cluster.queue:
-        assert cluster.queue in of_kind(rendered, "LocalQueue")
 
 
 def test_the_jobs_of_the_launcher_match_the_network_policies(rendered: list[Manifest]) -> None:
     """A pod whose role no policy names could neither resolve names nor reach the store."""
     cluster = settings(rendered)
-    for module, gpus, role in (
-        ("pipelines.training.pretrain", 8, "gpu"), ("pipelines.download", 0, "downloader"), ("pipelines.filter", 0, "data"),
-    ):  # fmt: skip
-        job = JobSpec("x", module, ToySpec(output=Path("/x")), resources=Resources(gpus=gpus))
+    reaches: list[tuple[Reach, int, str]] = [
+        ("store", 8, "gpu"), ("store", 0, "data"), ("web", 0, "downloader"), ("servers", 0, "client"),
+    ]  # fmt: skip
+    for reach, gpus, role in reaches:
+        job = JobSpec(
+            "x", "pipelines.filter", ToySpec(output=Path("/x")), resources=Resources(gpus=gpus), reach=reach
+        )
         template = render_job(job, cluster, 0).job["spec"]["template"]
         assert template["metadata"]["labels"]["vlm/role"] == role
+        labels = template["metadata"]["labels"]
+        assert any(
+            policy["spec"]["podSelector"] and _selects(policy["spec"]["podSelector"], labels)
+            for policy in of_kind(rendered, "NetworkPolicy").values()
+            if "Egress" in policy["spec"]["policyTypes"]
+        ), role
+
+
+def _selects(selector: Manifest, labels: dict[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", [])
+    )
+
+
+def test_the_cards_between_nodes_are_asked_for_by_groups_alone(rendered: list[Manifest]) -> None:
+    """Asked for by each pod with one GPU, they would take a whole node for it."""
+    cluster = settings(rendered)
+
+    def asked(**resources: int) -> set[str]:
+        job = JobSpec("x", "m", ToySpec(output=Path("/x")), resources=Resources(**resources))
+        (container,) = render_job(job, cluster, 0).job["spec"]["template"]["spec"]["containers"]
+        return set(container["resources"]["limits"])
+
+    usual = {"cpu", "memory", "ephemeral-storage"}
+    assert asked(gpus=1, parts=32) == asked(gpus=8) == usual | {"nvidia.com/gpu"}
+    assert asked() == asked(nodes=2) == usual
+    assert asked(gpus=8, nodes=2) >= usual | {"nvidia.com/gpu", *cluster.group.resources}
+
+
+def test_every_kind_of_pod_has_a_queue_that_covers_what_it_asks_for_and_whose_nodes_admit_it() -> None:
+    rendered = render(OVERLAYS / "kueue")
+    cluster = settings(rendered)
+    queues, local = of_kind(rendered, "ClusterQueue"), of_kind(rendered, "LocalQueue")
+    flavors = of_kind(rendered, "ResourceFlavor")
+    for resources in (
+        Resources(),
+        Resources(gpus=1, parts=32),
+        Resources(nodes=4, gpus=8, cpus=90, memory="900Gi"),
+        Resources(gpus=8, spot=True),
+    ):
+        job = JobSpec("x", "m", ToySpec(output=Path("/x")), resources=resources)
+        made = render_job(job, cluster, 0).job
+        spec = made["spec"]["template"]["spec"]
+        queue = queues[local[made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]]["spec"]["clusterQueue"]]
+        (group,) = queue["spec"]["resourceGroups"]
+        (flavor,) = group["flavors"]
+        quota = {one["name"]: as_bytes(str(one["nominalQuota"])) for one in flavor["resources"]}
+        asked = spec["containers"][0]["resources"]["requests"]
+        assert all(as_bytes(amount) * resources.nodes <= quota[name] for name, amount in asked.items())
+        if flavors[flavor["name"]]["spec"].get("nodeLabels"):
+            assert any(one["key"] == "nvidia.com/gpu" for one in spec["tolerations"]), "the nodes are tainted"
+        # Kueue never admits what asks for a topology that its flavor does not name.
+        assert not any("topology" in key for key in made["spec"]["template"]["metadata"]["annotations"])
+
+
+def test_a_secret_reaches_the_pods_of_its_role_alone() -> None:
+    cluster = settings(render(OVERLAYS / "eks-a100")).model_copy(
+        update={"secrets": {"client": ["judge-key"]}}
+    )
+    for reach, there in (("servers", True), ("web", False), ("store", False)):
+        job = JobSpec("x", "m", ToySpec(output=Path("/x")), reach=cast(Reach, reach))
+        (container,) = render_job(job, cluster, 0).job["spec"]["template"]["spec"]["containers"]
+        assert (container.get("envFrom") == [{"secretRef": {"name": "judge-key"}}]) is there
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -167,11 +261,67 @@ def test_the_command_prints_all_manifests_and_says_what_a_person_has_to_put_in()
     command = [sys.executable, "-m", "pipelines.deploy", "kueue"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert list(yaml.safe_load_all(done.stdout)) == render(OVERLAYS / "kueue")
-    assert "no digest is set for" in done.stderr
-    assert "registry.example/vlm/gpu" in done.stderr
+    for words in (
+        "the digest of registry.example/vlm/gpu", "of docker.io/library/postgres", "(my-bucket, in ConfigMap factory",
+        "the addresses of the object store (192.0.2., in NetworkPolicy object-store)", "ServiceAccount viewer",
+    ):  # fmt: skip
+        assert words in done.stderr
     refused = subprocess.run([*command, "--ready"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert refused.returncode == 42
-    assert UNSET not in refused.stdout
+    assert refused.stdout == ""
+    assert "my-bucket" in refused.stderr
+
+
+def filled(folder: Path, **other: str) -> Path:
+    """An overlay of one's own, made as docs/operations.md says: a copy of a shipped one, with everything put in."""
+    mine = folder / "overlays" / "mine"
+    shutil.copytree(ROOT / "k8s/base", folder / "base")
+    shutil.copytree(OVERLAYS / "eks-a100", mine)
+    (mine / "recipe.yaml").write_text(
+        (ROOT / "recipes/parrot-7b.yaml").read_text() + "\nworkspace: s3://ours/parrot\n"
+    )
+    for path in mine.iterdir():
+        text = path.read_text().replace("files: [cluster.yaml]", "files: [cluster.yaml, recipe.yaml]")
+        for old, new in ((UNSET, "sha256:" + "1" * 64), *EXAMPLES_PUT_IN.items(), *other.items()):
+            text = text.replace(old, new)
+        path.write_text(text)
+    return mine
+
+
+EXAMPLES_PUT_IN = {
+    "192.0.2.0/28": "10.0.255.0/27", "my-bucket": "ours", "registry.example": "123.dkr.ecr", "111122223333": "444455556666",
+}  # fmt: skip
+
+
+def test_an_overlay_in_which_all_was_put_in_is_ready_and_has_its_own_recipe(tmp_path: Path) -> None:
+    mine = filled(tmp_path)
+    command = [sys.executable, "-m", "pipelines.deploy", str(mine), "--ready"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr == ""
+    rendered = list(yaml.safe_load_all(done.stdout))
+    for item in rendered:
+        valid(item)
+    settings(rendered)
+    told = of_kind(rendered, "ConfigMap")
+    assert told["factory"]["data"]["RECIPE"] == "/etc/factory/recipe.yaml"
+    assert "name: parrot-7b" in told["cluster"]["data"]["recipe.yaml"]
+
+
+def test_run_workers_with_another_image_than_the_daemon_are_refused(tmp_path: Path) -> None:
+    mine = filled(tmp_path, **{"digest: sha256:" + "1" * 64: "digest: sha256:" + "2" * 64})
+    with pytest.raises(BadInput, match="run workers would have the image"):
+        check_one_orchestrator(render(mine), mine)
+
+
+def test_the_recipe_that_a_cluster_begins_with_is_the_quickstart_in_a_bucket(
+    rendered: list[Manifest], tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(of_kind(rendered, "ConfigMap")["cluster"]["data"]["recipe.yaml"])
+    begun = read_recipe(path)
+    assert location.url(begun.workspace) == "s3://my-bucket/quickstart"
+    quickstart = read_recipe(ROOT / "recipes/quickstart.yaml")
+    assert begun == quickstart.model_copy(update={"workspace": begun.workspace})
 
 
 @pytest.mark.parametrize(

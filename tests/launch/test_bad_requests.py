@@ -134,8 +134,9 @@ def test_long_names_are_shortened_and_stay_different(cluster: FakeCluster) -> No
     ("key", "value", "words"),
     [
         ("namespace", "n" * 64, "has 64 characters"),
+        ("cpu", {"queue": "Big Queue"}, "cannot be the name of a queue"),
         ("queue", "Big Queue", "cannot be the name of a queue"),
-        ("secrets", ["s" * 64], "the name of the secret has 64 characters"),
+        ("secrets", {"gpu": ["s" * 64]}, "the name of the secret has 64 characters"),
         ("image", "registry.example/vlm/gpu:latest", "not pinned by its digest"),
         ("gpus", 8, "gpus: unknown key"),
     ],

@@ -28,7 +28,10 @@ PARTS = Resources(cpus=1, memory="2Gi", scratch="1Gi", shared_memory="64Mi", par
 def store(cluster: FakeCluster, s3: Path, s3_endpoint: str) -> dict[str, Any]:  # noqa: F811
     """Settings with which pods reach the object store: its keys come from a secret."""
     cluster.add("Secret", "secrets", "store", data=object_store.ENVIRONMENT)
-    return {"secrets": ["store"], "environment": {"OMP_NUM_THREADS": "1", "AWS_ENDPOINT_URL": s3_endpoint}}
+    return {
+        "secrets": {"gpu": ["store"], "data": ["store"]},
+        "environment": {"OMP_NUM_THREADS": "1", "AWS_ENDPOINT_URL": s3_endpoint},
+    }
 
 
 def unpublished(table: Path) -> list[Path]:

@@ -133,7 +133,7 @@ def test_an_image_that_cannot_be_pulled_is_named_and_nothing_is_left_waiting(
 def test_an_absent_secret_is_named_with_the_command_that_makes_it(
     cluster: FakeCluster, tmp_path: Path, reports: list[Report]
 ) -> None:
-    settings = cluster.settings(secrets=["judge-key"])
+    settings = cluster.settings(secrets={"data": ["judge-key"]})
     with pytest.raises(
         BadInput, match=r"secret 'judge-key' does not exist[\s\S]*create secret generic judge-key"
     ):

@@ -100,5 +100,6 @@ STAGE = Stage(
     code_version=CODE_VERSION,
     run=lazy("pipelines.foundations.translator.make:run"),
     imports=TORCH,
+    reach=lambda spec: "store" if spec.parameters.server is None else "servers",
     summary="Make the translator: train a small M2M-100 or take weights, convert to CTranslate2, score by BLEU.",
 )

@@ -168,7 +168,7 @@ class Kubelet:
             names = [
                 source["secretRef"]["name"]
                 for source in container.get("envFrom") or []
-                if "secretRef" in source
+                if "secretRef" in source and not source["secretRef"].get("optional")
             ]
             for entry in container.get("env") or []:
                 if "secretKeyRef" in (entry.get("valueFrom") or {}):
@@ -240,7 +240,10 @@ class Kubelet:
     def _environment(self, namespace: str, pod: Manifest, container: Manifest) -> dict[str, str]:
         found: dict[str, str] = {}
         for source in container.get("envFrom") or []:
-            kind, name = ("secrets", source["secretRef"]["name"]) if "secretRef" in source else ("configmaps", source["configMapRef"]["name"])  # fmt: skip
+            kind, wanted = ("secrets", source["secretRef"]) if "secretRef" in source else ("configmaps", source["configMapRef"])  # fmt: skip
+            name = wanted["name"]
+            if wanted.get("optional") and self.store.find(kind, namespace, name) is None:
+                continue
             found |= self.store.get(kind, namespace, name).get("data") or {}
         index = (pod["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-completion-index")
         if index is not None:
