@@ -29,6 +29,7 @@ from pipelines.download.reasons import Failure, Reason, of_status
 from pipelines.download.robots import MAX_BYTES as MAX_ROBOTS_BYTES
 from pipelines.download.robots import Robots
 from pipelines.download.spec import DownloadParameters
+from pipelines.download.suspects import Suspects, named
 
 DISALLOWING_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 """Directives of an `X-Robots-Tag` header by which a site says that it does not want this."""
@@ -67,6 +68,8 @@ class GuardedOpener(urllib.request.OpenerDirector):
     def __init__(self, parameters: DownloadParameters, policy: Policy, turns: Path | None = None) -> None:
         """`turns`: the file in which processes that share a limit of connections per host meet."""
         super().__init__()
+        self.suspects: Suspects | None = None
+        """Where the URLs are noted that are being fetched."""
         self._parameters, self._policy = parameters, policy
         self._agent_token = re.split(r"[/ (]", parameters.user_agent, maxsplit=1)[0].lower()
         self._hosts = Hosts(turns, parameters.connections_per_host)
@@ -83,7 +86,8 @@ class GuardedOpener(urllib.request.OpenerDirector):
         if data is not None:
             raise Failure(Reason.URL_INVALID, "only GET is allowed")
         url = fullurl.full_url if isinstance(fullurl, urllib.request.Request) else fullurl
-        return self._fetched(url)
+        with contextlib.nullcontext() if self.suspects is None else self.suspects.beside(named(url)):
+            return self._fetched(url)
 
     def _fetched(self, url: str, *, robots: bool = True) -> Response:
         """A URL's body, after as many tries as it takes and may have; `robots`: whether the site is asked for its rules."""

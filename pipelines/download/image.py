@@ -1,4 +1,4 @@
-"""Whether bytes are a whole image within limits: img2dataset's resizer, which here changes no byte.
+"""Whether bytes are a whole image within limits.
 
 The order is what keeps it safe: the kind by the first bytes, the size by the header, and only
 then the decoder, for one kind and a size that is known.
@@ -14,8 +14,6 @@ from PIL import Image
 
 from pipelines.download.reasons import Failure, Reason
 from pipelines.download.spec import DownloadParameters
-
-Inspected = tuple[bytes | None, int | None, int | None, int | None, int | None, str | None]
 
 _DECODER_ERRORS = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
@@ -130,19 +128,3 @@ def _what_instead(data: bytes) -> str:
     if head.startswith(b"<"):
         return "XML or HTML"
     return "unknown first bytes"
-
-
-class Inspector:
-    """The check in the form in which img2dataset calls its resizer."""
-
-    def __init__(self, limits: DownloadParameters) -> None:
-        self._limits = limits
-
-    def __call__(self, img_stream: io.BytesIO, blurring_bbox_list: None = None) -> Inspected:
-        """`(bytes, width, height, original width, original height, None)`, or the error's text last."""
-        data = img_stream.getvalue()
-        try:
-            width, height = image_size(data, self._limits)
-        except Failure as failure:
-            return None, None, None, None, None, str(failure)
-        return data, width, height, width, height, None

@@ -20,7 +20,7 @@ from typing import Any
 from pipelines.errors import StageFailed
 
 TRIES = 3
-"""How many workers a task may end before the run is given up."""
+"""How many workers a task may end, since one of them learned something about it, before the run is given up."""
 _POLL_SECONDS = 1.0
 
 Task = dict[str, Any]
@@ -48,7 +48,8 @@ class Pool:
     """Gives tasks to worker processes, one at a time each.
 
     A worker is `target(connection, settings)` in a fresh interpreter: it receives tasks as JSON bytes
-    until the pipe ends. A message of kind `error` carries `errno` and `text`, and ends the run.
+    until the pipe ends. A message of kind `error` carries `errno` and `text`, and ends the run; one of kind `learned`
+    says that the task is done differently from now on, so that what it ended before does not count.
     """
 
     def __init__(
@@ -125,6 +126,8 @@ class Pool:
             worker.heard = time.monotonic()
             if message["kind"] == "error":
                 raise OSError(message["errno"], message["text"])
+            if message["kind"] == "learned":
+                self._tries.pop(_key(task), None)
             if message["kind"] == "done":
                 worker.task = None
             yield task, message
@@ -133,7 +136,7 @@ class Pool:
 
     def _retry(self, worker: _Worker, task: Task, why: str) -> Retried:
         self._end(worker)
-        key = json.dumps(task, sort_keys=True)
+        key = _key(task)
         self._tries[key] = self._tries.get(key, 0) + 1
         if self._tries[key] == TRIES:
             raise StageFailed(
@@ -147,6 +150,10 @@ class Pool:
         worker.process.kill()
         worker.process.join()
         worker.connection.close()
+
+
+def _key(task: Task) -> str:
+    return json.dumps(task, sort_keys=True)
 
 
 def _ending(exitcode: int | None) -> str:

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
     ASPECT_RATIO = "aspect_ratio"
+    WORKER_KILLED = "worker_killed"
     # What img2dataset reports in words of its own.
     DOWNLOAD_FAILED = "download_failed"
 

@@ -23,9 +23,10 @@ from pipelines.download.pool import Pool, Retried
 from pipelines.download.shipping import Shipping
 from pipelines.download.source import Source
 from pipelines.download.spec import DownloadSpec, inputs
+from pipelines.download.suspects import acquit_all
 from pipelines.download.worker import Settings, ShardRecord, ShardTask, record_path
 from pipelines.download.writer import names
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, StageFailed
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
@@ -78,10 +79,12 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
             out=work.out,
             scratch=scratch,
             done=done,
+            at_work=work.folder / "at_work",
         )
         with Shipping(work) as shipping:
             _download(spec, settings, source, account, progress, shipping)
     shutil.rmtree(scratch)
+    shutil.rmtree(work.folder / "at_work", ignore_errors=True)
     return _outcome(work, manifest, source, account, time.monotonic() - started)
 
 
@@ -149,7 +152,7 @@ def _download(
     progress.start("downloading", source.size, unit="row")
     seen: Counter[int] = Counter()
     events = pool.run(_tasks(spec, settings, source, account, progress, shipping))
-    with contextlib.closing(events):
+    with _acquitting(settings.at_work), contextlib.closing(events):
         for event in events:
             if isinstance(event, Retried):
                 account.retried += 1
@@ -157,6 +160,9 @@ def _download(
                 continue
             task, message = event
             number = task["shard"]
+            if message["kind"] == "learned":
+                progress.say(f"shard {number}: {message['text']}")
+                continue
             if message["kind"] == "done":
                 record = ShardRecord.model_validate(message["record"])
                 account.add(record)
@@ -169,6 +175,18 @@ def _download(
             # A shard that is downloaded again counts only what is new.
             news, seen[number] = max(0, rows - seen[number]), max(rows, seen[number])
             progress.advance(news, kept=account.ledger.keep_rate)
+
+
+@contextlib.contextmanager
+def _acquitting(at_work: Path) -> Iterator[None]:
+    """Where the run ends while workers are at work, the rows that they have in hand are not why."""
+    try:
+        yield
+    except StageFailed:
+        raise
+    except BaseException:
+        acquit_all(at_work)
+        raise
 
 
 def _tasks(

@@ -14,7 +14,7 @@ from pipelines.download.fetched import beside
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "raw_pairs"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 
 class DownloadParameters(BaseModel):

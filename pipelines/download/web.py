@@ -12,17 +12,20 @@ import importlib.util
 import itertools
 import sys
 import types
+import urllib.request
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from pipelines.download.image import Inspector
-from pipelines.download.reasons import parse
+from pipelines.download.image import image_size
+from pipelines.download.reasons import Failure, parse
 from pipelines.download.source import ShardRow
 from pipelines.download.spec import DownloadParameters
+from pipelines.download.suspects import Suspects, named
 from pipelines.download.writer import ShardWriter
 
 
@@ -48,11 +51,14 @@ def fetch(
     groups: Sequence[Sequence[ShardRow]],
     writer: ShardWriter,
     parameters: DownloadParameters,
+    suspects: Suspects,
     *,
     threads: int,
     folder: Path,
 ) -> None:
     """Fetch one image per group of rows, which share its URL, and hand them to the writer.
+
+    Each is noted in `suspects` while it is decoded.
 
     Raises:
         OSError: the writer could not write.
@@ -62,10 +68,10 @@ def fetch(
     rows = folder / "rows.arrow"
     with pa.OSFile(str(rows), "wb") as stream, pa.ipc.new_file(stream, table.schema) as target:
         target.write_table(table)
-    adapter = _Adapter(ordered, writer)
+    adapter = _Adapter(ordered, writer, parameters, suspects)
     downloader = downloader_type(
         sample_writer_class=adapter,
-        resizer=Inspector(parameters),
+        resizer=_as_it_came,
         thread_count=threads,
         save_caption=False,
         extract_exif=False,
@@ -86,6 +92,16 @@ def fetch(
         raise adapter.error
 
 
+def requested(url: str) -> str:
+    """The URL as urllib's request has it, which the opener gets."""
+    return urllib.request.Request(url).full_url  # noqa: S310  # nothing is opened
+
+
+def _as_it_came(image: BytesIO, _: None) -> tuple[bytes, None, None, None, None, None]:
+    """For img2dataset's resizer, which is not told whose image it has: the writer looks at it, and changes no byte."""
+    return image.getvalue(), None, None, None, None, None
+
+
 def interleaved(groups: Sequence[Sequence[ShardRow]]) -> list[Sequence[ShardRow]]:
     """The groups so that URLs of one host stand far apart: lists are often sorted by host, and none likes a burst."""
     by_host: dict[str, list[Sequence[ShardRow]]] = {}
@@ -98,8 +114,14 @@ def interleaved(groups: Sequence[Sequence[ShardRow]]) -> list[Sequence[ShardRow]
 class _Adapter:
     """What img2dataset takes for its writer's class and its writer. It swallows what `write` raises, so that is kept."""
 
-    def __init__(self, groups: Sequence[Sequence[ShardRow]], writer: ShardWriter) -> None:
-        self._groups, self._writer = groups, writer
+    def __init__(
+        self,
+        groups: Sequence[Sequence[ShardRow]],
+        writer: ShardWriter,
+        limits: DownloadParameters,
+        suspects: Suspects,
+    ) -> None:
+        self._groups, self._writer, self._limits, self._suspects = groups, writer, limits, suspects
         self.error: OSError | None = None
 
     def __call__(self, *_: object) -> _Adapter:
@@ -112,7 +134,11 @@ class _Adapter:
             self._writer.drop(group, parse(meta["error_message"] or ""))
         elif self.error is None:
             try:
-                self._writer.keep(group, image, meta["width"], meta["height"])
+                with self._suspects.alone(named(requested(group[0].url))):
+                    width, height = image_size(image, self._limits)
+                self._writer.keep(group, image, width, height)
+            except Failure as failure:
+                self._writer.drop(group, failure)
             except OSError as error:
                 self.error = error
 

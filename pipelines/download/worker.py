@@ -26,9 +26,10 @@ from pipelines.download.addresses import Policy
 from pipelines.download.guard import GuardedOpener
 from pipelines.download.image import image_size
 from pipelines.download.local_images import LocalImages
-from pipelines.download.reasons import Failure
+from pipelines.download.reasons import Failure, Reason
 from pipelines.download.source import ShardRow, read_shard
 from pipelines.download.spec import DownloadParameters
+from pipelines.download.suspects import DEATHS, Suspects, named
 from pipelines.download.writer import ShardCounts, ShardWriter, names
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.manifest import write_atomically
@@ -56,6 +57,8 @@ class Settings(BaseModel):
     scratch: Path
     done: Path
     """Where the records of whole shards are put."""
+    at_work: Path
+    """Where workers note which rows they have in hand."""
 
 
 class ShardTask(BaseModel):
@@ -108,12 +111,12 @@ def main(connection: Connection, settings_json: str) -> None:
     """Download shards until the pipe ends."""
     # Ctrl-C reaches the whole group; the parent decides, and ends the workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _terminated)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")
     settings = Settings.model_validate_json(settings_json)
-    urllib.request.install_opener(
-        GuardedOpener(settings.parameters, settings.policy, settings.scratch / "turns")
-    )
+    opener = GuardedOpener(settings.parameters, settings.policy, settings.scratch / "turns")
+    urllib.request.install_opener(opener)
     limit = settings.parameters.max_bytes
     local = LocalImages(settings.image_roots, settings.source_files, settings.members, limit)
     # Standard output belongs to the stage's result; img2dataset prints to it.
@@ -124,7 +127,7 @@ def main(connection: Connection, settings_json: str) -> None:
             except EOFError:
                 return
             try:
-                record = _make(settings, local, task, connection)
+                record = _make(settings, local, opener, task, connection)
                 answer: dict[str, Any] = {"kind": "done", "record": record.model_dump(mode="json")}
             except OSError as error:
                 answer = {"kind": "error", "errno": error.errno or 0, "text": str(error)}
@@ -140,11 +143,24 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+        _terminated()
 
 
-def _make(settings: Settings, local: LocalImages, task: ShardTask, connection: Connection) -> ShardRecord:
+_in_hand: Suspects | None = None
+
+
+def _terminated(*_: object) -> None:
+    """End at once, by another's will: no row is to blame."""
+    if _in_hand is not None:
+        _in_hand.acquit()
+    os._exit(1)
+
+
+def _make(
+    settings: Settings, local: LocalImages, opener: GuardedOpener, task: ShardTask, connection: Connection
+) -> ShardRecord:
     """Make the shard in a folder of its own, then put its files at their names, then its record."""
+    global _in_hand
     folder = settings.scratch / f"shard-{task.shard}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -153,17 +169,47 @@ def _make(settings: Settings, local: LocalImages, task: ShardTask, connection: C
         folder, task.shard, settings.kind, rows=len(rows), rejected=rejected, language=settings.language,
         progress=_Reporter(connection),
     )  # fmt: skip
-    groups = _by_image(rows)
+    _in_hand = opener.suspects = suspects = Suspects(settings.at_work, task.shard, settings.threads)
+    if suspects.news:
+        _send(connection, {"kind": "learned", "text": suspects.news})
+    together: list[list[ShardRow]] = []
+    alone: list[list[ShardRow]] = []
+    for group in _by_image(rows):
+        if _name(group) in suspects.killers:
+            writer.drop(group, Failure(Reason.WORKER_KILLED, f"{DEATHS} workers ended with it in hand"))
+        else:
+            (alone if _name(group) in suspects.suspects else together).append(group)
+    _take(settings, local, together, writer, suspects, folder, settings.threads)
+    for group in alone:
+        with suspects.alone(_name(group)):
+            _take(settings, local, [group], writer, suspects, folder, threads=1)
+    record = _publish(settings, task, folder, writer.close())
+    _in_hand = opener.suspects = None
+    suspects.close()
+    return record
+
+
+def _take(
+    settings: Settings, local: LocalImages, groups: list[list[ShardRow]], writer: ShardWriter, suspects: Suspects,
+    folder: Path, threads: int,
+) -> None:  # fmt: skip
+    """Bring the images of groups of rows, from wherever they are, to the writer."""
     if on_the_web := [group for group in groups if group[0].image.kind == "web"]:
         web.fetch(
-            _downloader(), on_the_web, writer, settings.parameters, threads=settings.threads, folder=folder
+            _downloader(), on_the_web, writer, settings.parameters, suspects, threads=threads, folder=folder
         )
     for group in groups:
         if group[0].image.kind == "none":
             writer.keep_without_image(group)
         elif group[0].image.kind != "web":
-            _read(group, local, writer, settings.parameters)
-    return _publish(settings, task, folder, writer.close())
+            with suspects.alone(_name(group)):
+                _read(group, local, writer, settings.parameters)
+
+
+def _name(group: Sequence[ShardRow]) -> bytes:
+    """What a group of rows with one image is called in the notes."""
+    row = group[0]
+    return named(web.requested(row.url) if row.image.kind == "web" else repr(row.image))
 
 
 @functools.lru_cache(maxsize=1)

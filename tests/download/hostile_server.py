@@ -15,6 +15,9 @@ from PIL import Image
 
 from pipelines.world.server import pixel_bomb
 
+CRASHES_DECODERS = b"crashes decoders"
+"""What images end with that `pool_targets.dying_of_rows` dies of."""
+
 
 def picture(
     seed: int = 0, *, kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (64, 48)
@@ -93,6 +96,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def page_ok(self, query: dict[str, list[str]], path: str) -> None:
         self.answer(200, picture(zlib.crc32(path.encode())), Content_Type="image/jpeg")
+
+    def page_crashes_decoders(self, query: dict[str, list[str]], path: str) -> None:
+        self.answer(200, picture(5) + CRASHES_DECODERS)
 
     def page_gate(self, query: dict[str, list[str]], path: str) -> None:
         self.server.gate_reached.set()

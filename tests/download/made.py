@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipelines.crawls import CrawlManifest
 from pipelines.download import run, worker
 from pipelines.download.addresses import Policy
+from pipelines.download.guard import GuardedOpener
 from pipelines.download.local_images import LocalImages
 from pipelines.download.rows import Row
 from pipelines.download.source import Source
@@ -52,15 +53,17 @@ def made(manifest: CrawlManifest, folder: Path, *, rows_per_shard: int = 100, **
         parameters=limits(80, **parameters), policy=Policy(frozenset({80})), language=manifest.language,
         kind=manifest.kind, threads=1, source_files=manifest.files, image_roots=run._image_roots(manifest),
         members=run._listed_members(manifest, scratch), out=out, scratch=scratch, done=done,
+        at_work=folder / "at_work",
     )  # fmt: skip
     local = LocalImages(
         settings.image_roots, settings.source_files, settings.members, settings.parameters.max_bytes
     )
+    opener = GuardedOpener(settings.parameters, settings.policy)
     ours, theirs = multiprocessing.Pipe()
     for shard in Source(manifest, scratch).shards(rows_per_shard):
         task = ShardTask(shard=shard.number, normalised=shard.normalised)
         shard.write(task.file(scratch))
-        worker._make(settings, local, task, theirs)
+        worker._make(settings, local, opener, task, theirs)
         while ours.poll():
             ours.recv_bytes()
     tables = [

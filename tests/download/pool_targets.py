@@ -94,3 +94,29 @@ def killed_while_writing(connection: Connection, settings: str) -> None:
 
     sys.addaudithook(watch)
     worker.main(Watched(), settings)  # type: ignore[arg-type]
+
+
+def dying_of_rows(connection: Connection, settings: str) -> None:
+    """The download worker, whose decoder crashes on some images, and which is killed while it fetches /deadly."""
+    import io
+    from typing import Any
+
+    from pipelines.download import guard, image, worker
+    from tests.download.hostile_server import CRASHES_DECODERS
+
+    opened, hop = image.Image.open, guard.GuardedOpener._hop
+
+    def crashing(stream: io.BytesIO, **keywords: Any) -> Any:
+        if stream.getvalue().endswith(CRASHES_DECODERS):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return opened(stream, **keywords)
+
+    def killing(self: Any, goal: Any, *arguments: Any, **keywords: Any) -> Any:
+        if goal.path.startswith("/deadly"):
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return hop(self, goal, *arguments, **keywords)
+
+    image.Image.open = crashing  # type: ignore[assignment]
+    guard.GuardedOpener._hop = killing  # type: ignore[method-assign]
+    worker.main(connection, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import struct
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.download.image import Inspector, _webp_size, extension, image_size
+from pipelines.download.image import _webp_size, extension, image_size
 from pipelines.download.reasons import Failure, Reason
 from pipelines.world.server import pixel_bomb
 from tests.download.conftest import limits
@@ -43,7 +44,7 @@ def test_a_whole_image_keeps_its_bytes(kind: str, mode: str) -> None:
         data = stream.getvalue()
     else:
         data = picture(5, kind=kind, mode=mode)
-    assert Inspector(LIMITS)(io.BytesIO(data)) == (data, 64, 48, 64, 48, None)
+    assert image_size(data, LIMITS) == (64, 48)
     assert extension(data) in ("jpg", "png", "gif", "webp")
 
 
@@ -140,5 +141,5 @@ def test_damage_is_a_reason_and_never_another_exception(kind: str, places: list[
     data = bytearray(picture(7, kind=kind))
     for place, value in places:
         data[int(place * len(data))] = value
-    answer = Inspector(LIMITS)(io.BytesIO(bytes(data)))
-    assert answer[0] == bytes(data) if answer[5] is None else answer[:5] == (None,) * 5
+    with contextlib.suppress(Failure):
+        image_size(bytes(data), LIMITS)

@@ -16,7 +16,7 @@ from tests.download.hostile_server import HostileServer
 from tests.download.test_download_stage import digests
 
 KILLS = {0: (4, 8), 1: (9, 11)}
-"""By shard: before which of the 15 steps in which it opens, renames or removes a file its worker is killed. 6 opens the
+"""By shard: before which of the 17 steps in which it opens, renames or removes a file its worker is killed. 6 opens the
 tar; 7 to 9 put the files at their names; 11 puts the record that makes the shard whole; what follows tidies up."""
 
 
