@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -33,6 +33,13 @@ class StageSpec(BaseModel):
     """The folder of the table that the stage publishes."""
     processes: Annotated[int, Execution] = 1
     """Ranks of a distributed stage; started by torchrun."""
+
+    def files_of(self, folder: str) -> Collection[str] | None:
+        """Which files the stage reads of an `InputFile` that is a folder, by path below it; None: whatever is there.
+
+        `folder`: the field's name. What is not read does not count, and costs no hashing.
+        """
+        return None
 
 
 PART_INDEX_VARIABLE, PART_COUNT_VARIABLE = "PART_INDEX", "PART_COUNT"

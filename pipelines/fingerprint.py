@@ -51,7 +51,7 @@ def input_versions(spec: StageSpec) -> dict[str, str]:
     for name in _marked_fields(type(spec), FILE_MARK):
         for key, path in _paths(getattr(spec, name)).items():
             if path.is_dir():
-                versions[name + key] = folder_sha256(path)[:16]
+                versions[name + key] = folder_sha256(path, only=spec.files_of(name))[:16]
                 continue
             if not location.is_file(path):
                 raise BadInput(f"the input {name!r} does not exist", where=path, remedy="check the path")

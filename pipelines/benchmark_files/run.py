@@ -10,21 +10,17 @@ import csv
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipelines.benchmark_files.spec import BenchmarkFilesSpec, Published
+from pipelines.benchmark_files.fetching import fetch
+from pipelines.benchmark_files.images import check, pack
+from pipelines.benchmark_files.spec import BenchmarkFilesSpec
 from pipelines.benchmark_files.translated import translate
-from pipelines.benchmarks.benchmark import Benchmark, catalogue
-from pipelines.benchmarks.files import IMAGES, Files
-from pipelines.benchmarks.pictures import opened
-from pipelines.benchmarks.question import Asked
+from pipelines.benchmarks.benchmark import catalogue
+from pipelines.benchmarks.files import Files
 from pipelines.errors import BadInput
+from pipelines.lake import cache, location
 from pipelines.lake.identity import file_sha256
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.manifest import write_atomically
@@ -32,7 +28,6 @@ from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 
 FROZEN = "frozen.json"
-BLOCK = 1 << 20
 
 
 def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
@@ -41,6 +36,7 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
     Raises:
         BadInput: the benchmark is unknown, a file cannot be had, is not the pinned or the frozen one, names an
             image that is missing or cannot be decoded, or cannot be read as this benchmark.
+        Interrupted: a server failed in every attempt.
     """
     benchmark = catalogue().get(spec.benchmark)
     if benchmark is None:
@@ -51,15 +47,15 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
         )
     progress.start("files", len(spec.files) + len(spec.urls), unit="file")
     for name, path in spec.files.items():
-        shutil.copyfile(path, work.out / name)
+        shutil.copyfile(cache.local(path), work.out / name)
         progress.advance()
     for name, published in spec.urls.items():
-        _download(published, work.out / name)
+        fetch(published, work.out / name, seconds=spec.seconds)
         progress.advance()
     rejects = translate(spec, benchmark, work.out, progress)
     schema = {name: describe(work.out / name) for name in sorted([*spec.files, *spec.urls])}
-    _hold_to_frozen(schema, spec.output / FROZEN)
-    packed = _pack_images(spec, benchmark, work.out)
+    frozen = _hold_to_frozen(schema, spec.output / FROZEN)
+    packed = pack(spec, benchmark, work.out)
     files = Files.in_folder(work.out)
     read = {language: benchmark.questions(files, language) for language in files.languages(benchmark.file)}
     if not read:
@@ -68,11 +64,13 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
             where=", ".join(schema),
             remedy=f"name its files {benchmark.file}, with a language's code in it",
         )
-    _check_images([one for asked in read.values() for one in asked], progress)
+    check([one for asked in read.values() for one in asked], progress)
     (work.out / "schema.json").write_text(
         json.dumps(schema, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    write_atomically(spec.output / FROZEN, (json.dumps(schema, indent=1, ensure_ascii=False) + "\n").encode())
+    # Files that are left out today are held to what came first when they come back.
+    text = json.dumps({**frozen, **schema}, indent=1, ensure_ascii=False)
+    write_atomically(spec.output / FROZEN, (text + "\n").encode())
     items = {language: {one.item for one in asked} for language, asked in read.items()}
     common = set.intersection(*items.values())
     return Outcome(
@@ -85,30 +83,6 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
             "images": packed,
         },
     )
-
-
-def _download(published: Published, path: Path) -> None:
-    """The file at the address, whole.
-
-    Raises:
-        BadInput: it cannot be had, or is not the pinned one.
-    """
-    try:
-        with fsspec.open(published.url, "rb") as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target, BLOCK)
-    except (OSError, ValueError, ImportError) as error:
-        raise BadInput(
-            f"the file cannot be fetched: {type(error).__name__}: {error}",
-            where=published.url,
-            remedy="check the address and the network, or fetch it by hand and name it under `files`",
-        ) from None
-    found = file_sha256(path)
-    if published.sha256 is not None and found != published.sha256:
-        raise BadInput(
-            f"the file has the digest {found}, not the pinned {published.sha256}",
-            where=published.url,
-            remedy="the file changed since it was pinned, or the address gives another: look at it, then pin the new digest",
-        )
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -136,13 +110,24 @@ def _keys(text: str) -> list[str]:
     return sorted(first) if isinstance(first, dict) else []
 
 
-def _hold_to_frozen(schema: dict[str, Any], path: Path) -> None:
-    """Raises:
-    BadInput: a file differs from what the first fetch brought.
+def _hold_to_frozen(schema: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What the first fetches brought, by file's name; nothing before the first.
+
+    Raises:
+        BadInput: a file differs from what the first fetch brought, or what that was cannot be read.
     """
-    if not path.is_file():
-        return
-    frozen: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not location.is_file(path):
+        return {}
+    try:
+        frozen = json.loads(location.read_bytes(path))
+        if not all(isinstance(one["sha256"], str) for one in frozen.values()):
+            raise TypeError("a digest is no text")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"what the first fetch brought cannot be read: {type(error).__name__}: {error}",
+            where=path,
+            remedy="restore the file from a copy; or delete it, and the files are held to what this fetch brings",
+        ) from None
     for name, found in schema.items():
         before = frozen.get(name)
         if before is None or before["sha256"] == found["sha256"]:
@@ -155,49 +140,4 @@ def _hold_to_frozen(schema: dict[str, Any], path: Path) -> None:
             where=path,
             remedy="compare the two; if the new one is meant, delete frozen.json, and scores before and after cannot be compared",
         )
-
-
-def _check_images(asked: Sequence[Asked], progress: Progress) -> None:
-    """Raises:
-    BadInput: an image cannot be decoded; better now than when a model is asked.
-    """
-    distinct = {one.image_sha256: one for one in asked}
-    progress.start("images", len(distinct), unit="image")
-    for one in distinct.values():
-        opened(one)
-        progress.advance()
-
-
-def _pack_images(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path) -> int:
-    """Write images.parquet with every image that the files name; returns their number.
-
-    Raises:
-        BadInput: an image is missing, or lies outside of the folder.
-    """
-    if benchmark.image_names is None:
-        return 0
-    files = Files.in_folder(out)
-    names = {
-        name: path.name
-        for language in files.languages(benchmark.file)
-        for path in [files.path(benchmark.file.format(language=language))]
-        for name in benchmark.image_names(path)
-    }
-    if spec.images is None:
-        raise BadInput(
-            f"{benchmark.name} names {len(names)} images, and no folder of images is given",
-            where="images",
-            remedy="fetch the images as the benchmark's page says, and name their folder",
-        )
-    missing = [name for name in names if Path(name).name != name or not (spec.images / name).is_file()]
-    if missing:
-        raise BadInput(
-            f"{len(missing)} of {len(names)} images are missing, the first {missing[0]!r} (of {names[missing[0]]})",
-            where=spec.images,
-            remedy="put them into this folder, under the names that the files give",
-        )
-    columns = {"name": list(names), "image": [(spec.images / name).read_bytes() for name in names]}
-    pq.write_table(
-        pa.table(columns, pa.schema([("name", pa.string()), ("image", pa.binary())])), out / IMAGES
-    )
-    return len(names)
+    return {str(name): before for name, before in frozen.items()}

@@ -44,7 +44,7 @@ class BenchmarkFilesSpec(StageSpec):
     cache: Annotated[Path | None, Execution] = Field(None, description="folder of kept translations")
     conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a translating server is asked")
     seconds: Annotated[float, Execution] = Field(
-        600.0, gt=0, description="longest wait for a file's next bytes"
+        120.0, gt=0, description="longest wait for a file's next bytes, in each of several attempts"
     )
 
     @model_validator(mode="after")
@@ -56,6 +56,15 @@ class BenchmarkFilesSpec(StageSpec):
         if self.translate_into and self.translator is None:
             raise ValueError("`translate_into` needs a `translator`")
         return self
+
+    def files_of(self, folder: str) -> list[str] | None:
+        """The images that the files name: the folder is often a whole data set's, of which a benchmark shows little.
+
+        Of files on the web it is not known what they name before they are fetched: with such, the whole folder counts.
+        """
+        from pipelines.benchmark_files.images import named_images  # loads the benchmarks' readers
+
+        return named_images(self) if folder == "images" else None
 
 
 def _reach(spec: BenchmarkFilesSpec) -> Reach:

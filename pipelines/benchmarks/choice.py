@@ -96,19 +96,29 @@ def load(path: Path, *, circular: bool, kept: Sequence[str] = ()) -> list[Choice
 
 
 def _published_rotations(rows: Sequence[tsv.Row]) -> dict[str, list[tsv.Row]]:
-    """The rows of each item, its own first; empty where the file holds no rotations."""
-    if not all(row.cells["index"].isdigit() for row in rows):
+    """The rows of each item, its own first; empty where the file holds no rotations.
+
+    It does where some row is one by its index. Items may have such indices themselves: then none is another's rotation.
+    """
+    if not all(row.cells["index"].isdecimal() for row in rows):
         return {}
-    numbers = {int(row.cells["index"]): row for row in rows}
+    numbers: dict[int, tsv.Row] = {}
+    for row in rows:
+        before = numbers.setdefault(int(row.cells["index"]), row)
+        if before is not row:
+            raise row.bad(f"this index is the same number as that of row {before.number}")
     groups = {number: [row] for number, row in numbers.items() if number < ROTATION_STEP}
-    if len(groups) == len(rows):
+    if not any(number >= ROTATION_STEP and number % ROTATION_STEP in groups for number in numbers):
         return {}
     for number, row in sorted(numbers.items()):
         if number >= ROTATION_STEP:
             if number % ROTATION_STEP not in groups:
-                raise row.bad(f"this is a rotation of the item {number % ROTATION_STEP}, which is not there")
+                raise row.bad(
+                    f"by its index this is a rotation, as other rows of the file are: of the item "
+                    f"{number % ROTATION_STEP}, which is not there"
+                )
             groups[number % ROTATION_STEP].append(row)
-    return {str(number): group for number, group in groups.items()}
+    return {group[0].cells["index"]: group for group in groups.values()}
 
 
 def _options(row: tsv.Row) -> tuple[tuple[str, ...], str]:

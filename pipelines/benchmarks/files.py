@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +15,13 @@ from pipelines.lake import manifest
 IMAGES = "images.parquet"
 """Columns `name` and `image` (bytes): the images that a benchmark's questions name."""
 REQUESTS = "requests.json"
+
+
+def languages(pattern: str, names: Iterable[str]) -> list[str]:
+    """The languages for which one of the names is this pattern, `{language}` standing in it."""
+    before, after = pattern.split("{language}")
+    expression = re.compile(re.escape(before) + r"([a-z]{2,3})" + re.escape(after))
+    return [match[1] for name in names if (match := expression.fullmatch(name))]
 
 
 class Files:
@@ -42,9 +49,7 @@ class Files:
 
     def languages(self, pattern: str) -> list[str]:
         """The languages for which there is a file of this name, `{language}` standing in it."""
-        before, after = pattern.split("{language}")
-        expression = re.compile(re.escape(before) + r"([a-z]{2,3})" + re.escape(after))
-        return [match[1] for name in self._table_of if (match := expression.fullmatch(name))]
+        return languages(pattern, self._table_of)
 
     def find(self, name: str) -> Path | None:
         """The path of the file, or None."""

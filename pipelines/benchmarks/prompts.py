@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pipelines.benchmarks.files import REQUESTS, Files
 from pipelines.benchmarks.question import LETTERS
@@ -38,6 +39,21 @@ def request(files: Files, language: str) -> str:
         f"there is no request for a letter in the language {language!r}",
         where=", ".join(map(str, files.tables)),
         remedy=f"add a {REQUESTS} to the table, or the language to pipelines/benchmarks/prompts.py",
+    )
+
+
+def prompt_in(prompts: Mapping[str, str], language: str, path: Path) -> str:
+    """The benchmark's prompt for the questions of a file.
+
+    Raises:
+        BadInput: there is none in this language: a file is named after a language that the benchmark does not have.
+    """
+    if language in prompts:
+        return prompts[language]
+    raise BadInput(
+        f"there is no prompt in the language {language!r}",
+        where=path,
+        remedy=f"a file is named after its language, one of {', '.join(prompts)}; correct the name or leave the file out",
     )
 
 

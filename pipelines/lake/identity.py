@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_sha256(folder: Path) -> str:
-    """The SHA-256 of a folder's files: their names below it, and their content."""
+def folder_sha256(folder: Path, *, only: Collection[str] | None = None) -> str:
+    """The SHA-256 of a folder's files: their names below it, and their content.
+
+    `only`: of these alone, by path below the folder; one that is missing counts as missing.
+    """
+    paths = folder.rglob("*") if only is None else [folder / name for name in only]
     files = {
-        path.relative_to(folder).as_posix(): file_sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(paths) if path.is_file()
     }
     return document_sha256(files)
 

@@ -11,6 +11,7 @@ from pipelines.benchmarks import choice, question_table
 from pipelines.benchmarks.prompts import choice_prompt
 from pipelines.benchmarks.question import LETTERS
 from pipelines.errors import BadInput
+from tests.benchmarks import published
 
 
 def load(path: Path, *, circular: bool = True) -> list[choice.ChoiceItem]:
@@ -137,3 +138,25 @@ def test_a_quoted_cell_of_several_lines_is_one_cell(tmp_path: Path) -> None:
 def test_a_last_cell_of_several_lines_swallows_no_row(tmp_path: Path) -> None:
     rows = [row(index=str(number), split='"a\nb"') for number in range(3)]
     assert len(load(write(tmp_path / "mmmb_en.tsv", *rows))) == 3
+
+
+def with_indices(path: Path, *indices: int) -> Path:
+    rows = [
+        [str(index), published.encoded(place), "Which?", "red", "green", "A"]
+        for place, index in enumerate(indices)
+    ]
+    published.tsv(path, ["index", "image", "question", "A", "B", "answer"], rows)
+    return path
+
+
+def test_indices_of_a_million_and_more_are_items_like_others_where_none_is_a_rotation(tmp_path: Path) -> None:
+    items = choice.load(with_indices(tmp_path / "items.tsv", 1_000_000, 1_000_001, 2_000_005), circular=True)
+    assert [item.index for item in items] == ["1000000", "1000001", "2000005"]
+    assert {len(item.rotations) for item in items} == {2}
+
+
+def test_a_rotation_without_its_item_is_named(tmp_path: Path) -> None:
+    path = with_indices(tmp_path / "items.tsv", 5, 1_000_005, 1_000_006)
+    with pytest.raises(BadInput, match="as other rows of the file are: of the item 6") as caught:
+        choice.load(path, circular=True)
+    assert "row 4 (index '1000006')" in caught.value.where

@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from pipelines.benchmark_files.spec import STAGE, BenchmarkFilesSpec
+from pipelines.benchmark_files.spec import STAGE, BenchmarkFilesSpec, Published
 from pipelines.benchmarks import answers, suite
 from pipelines.benchmarks.benchmark import catalogue
 from pipelines.benchmarks.question import Asked
 from pipelines.errors import BadInput
-from pipelines.lake import manifest
+from pipelines.fingerprint import reusable
+from pipelines.lake import identity, manifest
+from pipelines.lake.identity import file_sha256
 from pipelines.score_answers.spec import STAGE as SCORES
 from pipelines.score_answers.spec import ScoreAnswersSpec
 from pipelines.stage import execute
@@ -211,6 +213,69 @@ def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(BadInput, match=r"1 of 2 images are missing, the first '1.jpg' \(of xvnli_en.jsonl\)"):
         execute(STAGE, spec)
+
+
+def test_of_a_folder_of_images_only_those_that_the_files_name_are_read_and_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files").mkdir()
+    published.xvnli(tmp_path / "files", "en")
+    images = published.images(tmp_path / "images")
+    spec = BenchmarkFilesSpec(
+        output=tmp_path / "table", benchmark="xvnli", images=images,
+        files={"xvnli_en.jsonl": tmp_path / "files/xvnli_en.jsonl"},
+    )  # fmt: skip
+    made = execute(STAGE, spec)
+    hashed: list[str] = []
+    monkeypatch.setattr(
+        identity, "file_sha256", lambda path: [hashed.append(path.name), file_sha256(path)][1]
+    )
+    (images / "another.jpg").write_bytes(b"of the same data set, and of no question")
+    assert reusable(STAGE, spec) == made and set(hashed) == {"0.jpg", "1.jpg"}
+    (images / "1.jpg").write_bytes(published.png(77))
+    assert reusable(STAGE, spec) is None
+    # What a file on the web names is not known before it is fetched: there the folder counts.
+    on_the_web = {"xvnli_en.jsonl": Published(url="http://127.0.0.1:9/xvnli_en.jsonl")}
+    assert spec.model_copy(update={"files": {}, "urls": on_the_web}).files_of("images") is None
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "write", "name", "message"),
+    [
+        ("xgqa", published.xgqa, "xgqa_de.json", r"no prompt in the language 'fr'"),
+        ("xvnli", published.xvnli, "xvnli_en.jsonl", r"no prompt in the language 'de'"),
+    ],
+)
+def test_a_file_named_after_a_language_that_the_benchmark_lacks_is_refused(
+    tmp_path: Path, benchmark: str, write: Any, name: str, message: str
+) -> None:
+    (tmp_path / "files").mkdir()
+    write(tmp_path / "files", name.rpartition("_")[2].partition(".")[0])
+    wrong = {"xgqa": "xgqa_fr.json", "xvnli": "xvnli_de.jsonl"}[benchmark]
+    spec = BenchmarkFilesSpec(
+        output=tmp_path / "table", benchmark=benchmark, images=published.images(tmp_path / "images"),
+        files={wrong: tmp_path / "files" / name},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=message) as caught:
+        execute(STAGE, spec)
+    assert caught.value.where.endswith(wrong) and "leave the file out" in caught.value.remedy
+
+
+def test_unimm_as_a_mapping_needs_its_categories(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    published.unimm(tmp_path / "files", "en")
+    path = tmp_path / "files/unimm_en.json"
+    entries = json.loads(path.read_text())
+    for entry in entries:
+        entry.pop("category", None)
+    path.write_text(json.dumps({f"q{place}": entry for place, entry in enumerate(entries)}))
+    spec = BenchmarkFilesSpec(
+        output=tmp_path / "table", benchmark="unimm", images=published.images(tmp_path / "images"),
+        files={path.name: path},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match="no category") as caught:
+        execute(STAGE, spec)
+    assert caught.value.where.endswith("unimm_en.json, entry q0")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pipelines.benchmarks import json_files
 from pipelines.benchmarks.benchmark import Benchmark
 from pipelines.benchmarks.files import Files
 from pipelines.benchmarks.question import Asked
+from pipelines.errors import BadInput
 
 FILE = "unimm_{language}.json"
 CATEGORIES = ("AOKVQA", "GQA", "OKVQA", "VQAv2")
@@ -31,7 +32,7 @@ def questions(files: Files, language: str) -> list[Asked]:
     asked = []
     for place, row in json_files.entries(path, ("question", "answer", "image")):
         image = json_files.image(files, path, Path(row["image"]).name, place)
-        category = row.get("category") or CATEGORIES[min(int(place) // PER_CATEGORY, len(CATEGORIES) - 1)]
+        category = row.get("category") or _category(place, path)
         human = str(row.get("Human Answers", "")).removeprefix("Human answers are:").strip(" []")
         asked.append(
             Asked(
@@ -53,6 +54,17 @@ def questions(files: Files, language: str) -> list[Asked]:
             )
         )
     return asked
+
+
+def _category(place: str, path: Path) -> str:
+    """The category of the entry at this place of the published list."""
+    if not place.isdecimal():
+        raise BadInput(
+            "the entry has no category, which follows from the place in a list alone",
+            where=f"{path}, entry {place}",
+            remedy="give the file as it is published, a list; or put a `category` into each entry",
+        )
+    return CATEGORIES[min(int(place) // PER_CATEGORY, len(CATEGORIES) - 1)]
 
 
 def image_names(path: Path) -> list[str]:

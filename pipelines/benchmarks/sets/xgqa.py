@@ -15,6 +15,7 @@ from pipelines.benchmarks import json_files, short_answers
 from pipelines.benchmarks.benchmark import LEAVES_MISSING_OUT, Benchmark, Row
 from pipelines.benchmarks.files import Files
 from pipelines.benchmarks.profiles import official
+from pipelines.benchmarks.prompts import prompt_in
 from pipelines.benchmarks.question import Asked
 
 FILE = "xgqa_{language}.json"
@@ -35,9 +36,10 @@ def questions(files: Files, language: str) -> list[Asked]:
     """One question per entry; its category is GQA's structural type.
 
     Raises:
-        BadInput: the file is malformed or names a missing image.
+        BadInput: the file is malformed, names a missing image, or is named after another language.
     """
     path = files.path(FILE.format(language=language))
+    prompt = prompt_in(PROMPTS, language, path)
     translations = files.find(TRANSLATED_ANSWERS.format(language=language))
     words: dict[str, str] = (
         {} if translations is None else json.loads(translations.read_text(encoding="utf-8"))
@@ -52,7 +54,7 @@ def questions(files: Files, language: str) -> list[Asked]:
                 language=language,
                 item=identity,
                 rotation=0,
-                prompt=PROMPTS[language].format(question=row["question"]),
+                prompt=prompt.format(question=row["question"]),
                 question=row["question"],
                 options=(),
                 gold=row["answer"],

@@ -13,6 +13,7 @@ from pipelines.benchmarks import json_files, short_answers
 from pipelines.benchmarks.benchmark import Benchmark, Row
 from pipelines.benchmarks.files import Files
 from pipelines.benchmarks.profiles import official
+from pipelines.benchmarks.prompts import prompt_in
 from pipelines.benchmarks.question import Asked
 
 FILE = "xvnli_{language}.jsonl"
@@ -39,9 +40,10 @@ def questions(files: Files, language: str) -> list[Asked]:
     """One question per statement.
 
     Raises:
-        BadInput: a line is malformed, names a missing image, or has another label.
+        BadInput: a line is malformed, names a missing image, or has another label; or the file's name another language.
     """
     path = files.path(FILE.format(language=language))
+    prompt = prompt_in(PROMPTS, language, path)
     asked = []
     keys = ("gold_label", "sentence2", "pairID", "Flikr30kID")
     for number, row in json_files.lines(
@@ -54,7 +56,7 @@ def questions(files: Files, language: str) -> list[Asked]:
                 language=language,
                 item=row["pairID"],
                 rotation=0,
-                prompt=PROMPTS[language].format(statement=row["sentence2"]),
+                prompt=prompt.format(statement=row["sentence2"]),
                 question=row["sentence2"],
                 options=(),
                 gold=row["gold_label"],
