@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets import checks
 from assets.crawls import WORLD_KEY
-from assets.layout import Layout
+from assets.layout import BENCHMARKS, Layout
 from assets.stage_asset import StageAsset
 from pipelines.benchmark_files import spec as benchmark_files
 from pipelines.benchmark_files.spec import Published
@@ -16,8 +16,6 @@ from pipelines.benchmarks.plan import Source
 from pipelines.errors import BadInput
 from pipelines.recipe import Chain
 from pipelines.stage import StageSpec
-
-FOLDER = "benchmarks"
 
 
 def benchmark_files_assets(recipe: Chain, layout: Layout) -> list[StageAsset]:
@@ -30,7 +28,7 @@ def _asset(recipe: Chain, layout: Layout, name: str, source: Source) -> StageAss
 
     def spec(_: str) -> StageSpec:
         return benchmark_files.BenchmarkFilesSpec(
-            output=layout.table(FOLDER, name),
+            output=layout.benchmark_table(name),
             benchmark=name,
             files={file: where for file, where in source.files.items() if isinstance(where, Path)},
             urls={file: where for file, where in source.files.items() if isinstance(where, Published)},
@@ -44,7 +42,7 @@ def _asset(recipe: Chain, layout: Layout, name: str, source: Source) -> StageAss
         )
 
     return StageAsset(
-        key=layout.key(FOLDER, name),
+        key=layout.key(BENCHMARKS, name),
         stage=benchmark_files.STAGE,
         spec=spec,
         group="benchmark",
@@ -61,7 +59,7 @@ def tables(recipe: Chain, layout: Layout) -> dict[str, Path]:
     Raises:
         BadInput: the recipe has neither a world nor a benchmark's files.
     """
-    found = {name: layout.table(FOLDER, name) for name in recipe.benchmarks.sources}
+    found = {name: layout.benchmark_table(name) for name in recipe.benchmarks.sources}
     if recipe.world is not None:
         found["world"] = layout.table("world")
     if not found:
@@ -76,7 +74,7 @@ def tables(recipe: Chain, layout: Layout) -> dict[str, Path]:
 def keys(recipe: Chain, layout: Layout) -> list[dg.AssetKey]:
     """The assets of these tables."""
     world = [WORLD_KEY] if recipe.world is not None else []
-    return [*world, *(layout.key(FOLDER, name) for name in recipe.benchmarks.sources)]
+    return [*world, *(layout.key(BENCHMARKS, name) for name in recipe.benchmarks.sources)]
 
 
 def languages(recipe: Chain) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import checks, drift
-from assets.layout import Layout
+from assets import checks, drift, translation_benchmarks
+from assets.layout import BENCHMARKS, Layout
 from assets.partitions import REGISTER_COMMAND, crawl_record, register_crawl
 from assets.stage_asset import Finished, StageAsset
 from pipelines.conversations import spec as conversations
@@ -73,6 +73,9 @@ def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = 
     world_key = [WORLD_KEY] if recipe.world is not None else []
     rules = recipe.facts.decontamination
     decontaminates = rules.hash_bits is not None or rules.words is not None
+    asked = list(recipe.benchmarks.sources) if decontaminates else []
+    gating = translation_benchmarks.gating(recipe)
+    translates_with = [layout.key("foundations", "translator"), *(layout.key(*place) for place in gating)]
 
     def takedown_list() -> Path | None:
         table = layout.table(takedown.NAME)
@@ -110,7 +113,7 @@ def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = 
         )
 
     def facts_spec(crawl: str) -> StageSpec:
-        benchmarks = dict(recipe.decontamination_tables)
+        benchmarks = {name: layout.benchmark_table(name) for name in asked} | recipe.decontamination_tables
         if recipe.world is not None:
             benchmarks["world"] = layout.table("world")
         return facts.FactsSpec(
@@ -143,6 +146,7 @@ def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = 
             corpus=at(crawl, raw_pairs),
             filtered=at(crawl, filtered_pairs),
             translator=layout.table("foundations", "translator"),
+            test_scores=[layout.table(*place) for place in gating],
             parameters=conversations.ConversationParameters(
                 source_language=recipe.pivot_language,
                 target_languages=recipe.target_languages,
@@ -164,6 +168,7 @@ def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = 
             raw_pairs=at(crawl, raw_pairs),
             filtered_pairs=at(crawl, filtered_pairs),
             translator=layout.table("foundations", "translator"),
+            test_scores=[layout.table(*place) for place in gating],
             parameters=translate.TranslateParameters(
                 target_languages=recipe.target_languages,
                 guard=translation.guard,
@@ -219,6 +224,7 @@ def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = 
                 dg.AssetKey(raw_pairs),
                 dg.AssetKey(clip_scores),
                 *(world_key if decontaminates else []),
+                *(layout.key(BENCHMARKS, name) for name in asked),
             ],
             checks=[checks.checksums(), checks.non_empty()],
             kinds=frozenset({"python", "parquet"}),
@@ -248,11 +254,7 @@ def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = 
             key=dg.AssetKey(talks),
             stage=conversations.STAGE,
             spec=talks_spec,
-            upstream=[
-                dg.AssetKey(raw_pairs),
-                dg.AssetKey(filtered_pairs),
-                layout.key("foundations", "translator"),
-            ],
+            upstream=[dg.AssetKey(raw_pairs), dg.AssetKey(filtered_pairs), *translates_with],
             checks=every_table,
             kinds=frozenset({"python"}),
             description=(
@@ -264,11 +266,7 @@ def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = 
             key=dg.AssetKey(translations),
             stage=translate.STAGE,
             spec=translate_spec,
-            upstream=[
-                dg.AssetKey(raw_pairs),
-                dg.AssetKey(filtered_pairs),
-                layout.key("foundations", "translator"),
-            ],
+            upstream=[dg.AssetKey(raw_pairs), dg.AssetKey(filtered_pairs), *translates_with],
             checks=every_table,
             kinds=frozenset({"python", "parquet"}),
             description=f"The kept captions in {', '.join(recipe.target_languages)}; bad output is dropped.",

@@ -61,7 +61,8 @@ def foundation_assets(recipe: Recipe, layout: Layout) -> list[StageAsset]:
     translator_parameters = translator_spec("").parameters
     trains_translator = translator_parameters.weights is None and bool(translator_parameters.local_languages)
     gates = recipe.translation.least_bleu
-    bleu_gates = [checks.bleu_above_gate(recipe.pivot_language, gates)] if gates else []
+    elsewhere = {one.pair for one in recipe.translation.test_sets if one.gates}
+    bleu_gates = [checks.bleu_above_gate(recipe.pivot_language, gates, elsewhere)] if gates else []
     declared = partial(StageAsset, group="foundations", kinds=frozenset({"pytorch", "huggingface"}))
     from_world = [WORLD_KEY] if recipe.world is not None else []
     return [

@@ -16,6 +16,9 @@ from pipelines.lake import location
 from pipelines.lake import manifest as manifests
 from pipelines.remote.spec import REQUESTS_FILE
 
+BENCHMARKS = "benchmarks"
+"""Folder, and part of the keys, of the benchmarks' files."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -38,6 +41,10 @@ class Layout:
         return (
             lake_cache.root() / "answers" if location.is_remote(self.workspace) else self.workspace / "cache"
         )
+
+    def benchmark_table(self, name: str) -> Path:
+        """The files of a benchmark that the recipe names."""
+        return self.table(BENCHMARKS, name)
 
     @property
     def requests(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import checks
+from assets import checks, translation_benchmarks
 from assets.crawls import WORLD_KEY
 from assets.layout import Layout
 from assets.stage_asset import StageAsset
@@ -130,6 +130,7 @@ def pretrained_asset(recipe: Recipe, layout: Layout) -> StageAsset:
 def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) -> list[StageAsset]:
     """The instruction mix of a variant, and the model that is tuned on it."""
     translator = layout.table("foundations", "translator")
+    gating = translation_benchmarks.gating(recipe)
 
     def mix_spec(_: str) -> StageSpec:
         languages = recipe.languages if variant.share > 0 else [recipe.pivot_language]
@@ -149,6 +150,7 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
                 for crawl in (to_translate if variant.share > 0 else [])
             },
             translator=translator if variant.share > 0 else None,
+            test_scores=[layout.table(*place) for place in gating] if variant.share > 0 else [],
             parameters=instructions.InstructionParameters(
                 target_share=variant.share,
                 pivot_language=recipe.pivot_language,
@@ -190,7 +192,8 @@ def tuning_assets(recipe: Recipe, layout: Layout, variant: Variant, group: str) 
     targets = ", ".join(recipe.target_languages)
     # Where the recipe has a world, its crawl of pairs stands in the main job, and conversations are others' runs.
     from_crawls = [dg.AssetKey(name) for name in (FILTERED, TRANSLATED)] if recipe.world is None else []
-    from_translator = [layout.key("foundations", "translator")] if variant.share > 0 else []
+    translates_with = [layout.key("foundations", "translator"), *(layout.key(*place) for place in gating)]
+    from_translator = translates_with if variant.share > 0 else []
     return [
         StageAsset(
             key=layout.key(*variant.place("instruction_mix")),

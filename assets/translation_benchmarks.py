@@ -21,12 +21,24 @@ def places(recipe: Chain) -> dict[str, tuple[str, ...]]:
     return {_name(one): (translation_benchmark.NAME, _name(one)) for one in recipe.translation.test_sets}
 
 
+def gating(recipe: Chain) -> list[tuple[str, ...]]:
+    """Where the scores lie that `least_bleu` is held against; also the ends of their assets' keys."""
+    told = recipe.translation
+    return [
+        (translation_benchmark.NAME, _name(one))
+        for one in told.test_sets
+        if one.gates and one.pair in told.least_bleu
+    ]
+
+
 def _name(test_set: TestSet) -> str:
     return f"{test_set.name}_{test_set.pair}".replace("-", "_")
 
 
 def _asset(recipe: Chain, layout: Layout, test_set: TestSet) -> StageAsset:
     place = (translation_benchmark.NAME, _name(test_set))
+    least = recipe.translation.least_bleu.get(test_set.pair)
+    gates = [checks.score_above_gate(least)] if test_set.gates and least is not None else []
 
     def spec(_: str) -> StageSpec:
         return translation_benchmark.TranslationBenchmarkSpec(
@@ -44,7 +56,7 @@ def _asset(recipe: Chain, layout: Layout, test_set: TestSet) -> StageAsset:
         spec=spec,
         group="benchmark",
         upstream=[layout.key("foundations", "translator")],
-        checks=[checks.checksums(), checks.non_empty()],
+        checks=[checks.checksums(), checks.non_empty(), *gates],
         kinds=frozenset({"python", "json"}),
         description=f"BLEU of the translator on {test_set.name}, {test_set.pair}, with sacrebleu's signature.",
     )

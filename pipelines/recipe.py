@@ -50,7 +50,9 @@ class Translation(Section):
     )
     conduct: Conduct = Field(Conduct(), description="how a server is asked, where one translates")
     test_sets: list[TestSet] = Field(
-        [], description="published test sets, such as WMT17, on which the translator is scored"
+        [],
+        description="parallel files, published such as WMT17 or your own, on which the translator is scored; "
+        "`least_bleu` holds it to them",
     )
     captions_per_chunk: int = Field(2000, ge=1)
 
@@ -115,7 +117,25 @@ class Screening(Section):
     blocked_urls: list[Path] = []
     blocked_domains: list[Path] = []
     blocked_images: list[Path] = []
-    nsfw_scores: list[Path] = Field([], description="take effect with `filter.most_nsfw`")
+    nsfw_scores: list[Path] = Field([], description="take effect with `filter.most_nsfw`, and only so")
+
+    def check(self, rules: FilterParameters) -> None:
+        """Refuse what would be read and change nothing, or could not be read.
+
+        Raises:
+            ValueError: scores are named and no rule asks for them, or the other way round.
+        """
+        if rules.most_nsfw is None:
+            for name, given in (
+                ("screening.nsfw_scores", bool(self.nsfw_scores)),
+                ("filter.without_nsfw_score", rules.without_nsfw_score == "drop"),
+            ):
+                if given:
+                    raise ValueError(
+                        f"`{name}` drops nothing without `filter.most_nsfw`: set it, such as 0.5"
+                    )
+        elif not self.nsfw_scores:
+            raise ValueError("`filter.most_nsfw` needs files in `screening.nsfw_scores`, and none is named")
 
 
 class Chain(Section):
@@ -163,6 +183,7 @@ class Chain(Section):
 
     @model_validator(mode="after")
     def _languages_agree(self) -> Self:
+        self.screening.check(self.filter)
         if self.pivot_language in self.target_languages:
             raise ValueError(f"the pivot language {self.pivot_language!r} cannot be a target language too")
         if self.world is not None and (missing := set(self.languages) - set(self.world.languages)):

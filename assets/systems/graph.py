@@ -14,6 +14,7 @@ from assets.stage_asset import StageAsset
 from assets.systems.crawls import FOLDER, conversation_crawl_assets, pair_crawl_assets
 from assets.systems.foundations import foundation_assets, foundation_names
 from assets.systems.training import FINETUNED, MIX, training_assets
+from assets.translation_benchmarks import translation_benchmark_assets
 from pipelines.launch.needs import needs
 from pipelines.report.spec import NAME as REPORT
 from pipelines.report.spec import ReportParameters
@@ -42,7 +43,12 @@ def system_graph(system: System) -> SystemGraph:
     layout = Layout(system.folder, system.identifier)
     recipe = chain(system)
     crawls = [*pair_crawl_assets(system, layout), *conversation_crawl_assets(system, layout)]
-    assets = [*crawls, *foundation_assets(system, layout), *training_assets(system, layout)]
+    assets = [
+        *crawls,
+        *foundation_assets(system, layout),
+        *translation_benchmark_assets(recipe, layout),
+        *training_assets(system, layout),
+    ]
     last = layout.key(FINETUNED)
     if system.benchmarks.sources:
         last = layout.key(REPORT)

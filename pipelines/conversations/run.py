@@ -40,9 +40,8 @@ class ChunkReport(BaseModel):
 def run(spec: ConversationSpec, work: Work, progress: Progress) -> Outcome:
     """Write `<language>.jsonl` per target language in the order of the source, and `dropped.jsonl`."""
     parameters, targets = spec.parameters, spec.parameters.target_languages
-    hold_to_gate(
-        spec.translator, parameters.least_bleu, [(parameters.source_language, target) for target in targets]
-    )
+    pairs = [(parameters.source_language, target) for target in targets]
+    hold_to_gate(spec.translator, parameters.least_bleu, pairs, spec.test_scores)
     translator = open_translator(
         manifest.folder(spec.translator),
         parameters.decoding,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.declaration import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, reach
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, TestScores, reach
 
 NAME = "translated_conversations"
 CODE_VERSION = "1"
@@ -50,6 +50,7 @@ class ConversationSpec(StageSpec):
         None, description="its filtered_pairs: only what the filter kept is translated; none: all"
     )
     translator: InputTable = Field(description="the table foundations/translator")
+    test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: ConversationParameters = ConversationParameters()
     device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
     threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")

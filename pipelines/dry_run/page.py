@@ -17,7 +17,7 @@ def page(system: System, found: Reckoning) -> str:
     ]
     for name, stage in found.stages.items():
         lines += ["", *_stage(name, system.stages[name], stage, hardware.memory_gb)]
-    lines += ["", f"GPU-hours in all: {found.gpu_hours:,.0f}"]
+    lines += ["", f"GPU-hours in all: {_hours(found.gpu_hours)}"]
     return "\n".join(lines)
 
 
@@ -39,13 +39,51 @@ def _stage(name: str, training: Training, stage: StageReckoning, memory: float) 
         *rows,
         f"  blend    {mixture}",
         f"  memory   GB per GPU: {by_stage}",
-        f"           activations {stage.activations_gb:.1f} ({stage.samples_per_gpu} samples at once, {checkpointed} "
+        f"           activations {stage.activations_gb:.1f} ({_at_once(training, stage)}, {checkpointed} "
         f"gradient checkpointing, {stage.accumulation} passes a step): {verdict} into {memory:g}",
+        f"  rows     {_rows(training, stage)}",
+        f"  trainer  {_trainer(training)}",
         f"  work     {stage.tokens_per_sample:,} tokens a sample, {stage.tokens_per_step:,} a step, "
         f"{stage.flops_per_step / 1e15:.2f} PFLOP a step",
-        f"  time     {stage.gpu_hours:,.0f} GPU-hours, {stage.days:.1f} days; "
+        f"  time     {_hours(stage.gpu_hours)} GPU-hours, {_days(stage.days)}; "
         f"{stage.samples_per_second_per_gpu:.1f} samples/s per GPU",
     ]
+
+
+def _at_once(training: Training, stage: StageReckoning) -> str:
+    if training.pack_tokens is None:
+        return f"{stage.rows_at_once} samples at once"
+    return f"a full row of {training.pack_tokens:,} tokens at once"
+
+
+def _rows(training: Training, stage: StageReckoning) -> str:
+    if training.pack_tokens is None:
+        return f"{stage.rows_per_step} padded ones a step, a sample each: padding is not reckoned with"
+    fill = stage.tokens_per_step / (stage.rows_per_step * training.pack_tokens)
+    uneven = "" if stage.evenness == 1 else f"; the GPUs are busy for {stage.evenness:.0%} of a step"
+    multiple = training.packs_multiple
+    always = f", whatever the number of GPUs a multiple of {multiple}" if multiple > 1 else ""
+    return f"{stage.rows_per_step} packed ones a step, {fill:.0%} full{always}{uneven}"
+
+
+def _trainer(training: Training) -> str:
+    on = {"Liger's kernels": training.fused_kernels, "torch.compile": training.compile}
+    kept = "" if training.keep_every is None else f", each {training.keep_every:,}th for good"
+    said = [
+        f"{training.data_workers} processes per GPU read ahead",
+        f"a checkpoint every {training.checkpoint_every:,} steps, {training.checkpoints_kept} kept{kept}",
+        f"a gradient that is no number: {training.not_finite}",
+        *(name for name, is_on in on.items() if is_on),
+    ]
+    return "; ".join(said)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
+
+
+def _days(days: float) -> str:
+    return f"{days:.1f} days" if days >= 1 else f"{24 * days:.1f} hours"
 
 
 def _billions(count: int) -> str:

@@ -12,6 +12,7 @@ Parameters are counted on the real network, built on the meta device. Everything
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +47,14 @@ class StageReckoning:
     activations_gb: float
     zero_stage: int
     fits: bool
-    samples_per_gpu: int
+    rows_per_step: int
+    """Packed rows, or samples that are padded."""
+    rows_at_once: int
+    """That a GPU computes in a pass."""
     accumulation: int
+    """Passes of the GPU that has the most rows."""
+    evenness: float
+    """Rows over those that could be computed in the time of the busiest GPU."""
     tokens_per_sample: int
     tokens_per_step: int
     flops_per_step: float
@@ -92,13 +99,6 @@ def reckon(system: System, *, mfu: float = TARGET_MFU) -> Reckoning:
 
 def _stage(system: System, name: str, training: Training, network: Network, mfu: float) -> StageReckoning:
     hardware = system.hardware
-    if training.batch_size % hardware.gpus:
-        raise BadInput(
-            f"a batch of {training.batch_size} cannot be shared by {hardware.gpus} GPUs",
-            where=f"{name}.batch_size", remedy="choose a number of GPUs that divides it",
-        )  # fmt: skip
-    share = training.batch_size // hardware.gpus
-    at_once = min(training.per_gpu or share, share)
     try:
         chosen = trained_parts(network, training.learning_rates)
     except KeyError as error:
@@ -112,6 +112,7 @@ def _stage(system: System, name: str, training: Training, network: Network, mfu:
     everything, learning = sum(trained.values()) + sum(frozen.values()), sum(trained.values())
 
     tokens = system.architecture.visual.encoder.tokens + training.mean_tokens
+    rows = _rows(training, name, tokens, hardware.gpus)
     per_sample = operations(
         network, system.architecture.visual, set(trained), tokens=tokens,
         supervised=round(SUPERVISED[name] * training.mean_tokens),
@@ -119,9 +120,10 @@ def _stage(system: System, name: str, training: Training, network: Network, mfu:
     steps, per_step = training.total_steps, per_sample * training.batch_size
     memory = {stage: zero_bytes(everything, learning, hardware.gpus, stage) / 1e9 for stage in range(4)}
     activations = (
-        activation_bytes(network, tokens * at_once, checkpointed=training.gradient_checkpointing) / 1e9
+        activation_bytes(network, rows.tokens * rows.at_once, checkpointed=training.gradient_checkpointing)
+        / 1e9
     )
-    seconds = per_step * steps / (hardware.peak_tflops * 1e12 * mfu)
+    seconds = per_step * steps / (hardware.peak_tflops * 1e12 * mfu) / rows.evenness
     return StageReckoning(
         trained=trained,
         frozen=frozen,
@@ -129,16 +131,53 @@ def _stage(system: System, name: str, training: Training, network: Network, mfu:
         activations_gb=activations,
         zero_stage=training.zero_stage,
         fits=memory[training.zero_stage] + activations < hardware.memory_gb,
-        samples_per_gpu=at_once,
-        accumulation=-(-share // at_once),
+        rows_per_step=rows.number,
+        rows_at_once=rows.at_once,
+        accumulation=rows.passes,
+        evenness=rows.evenness,
         tokens_per_sample=tokens,
         tokens_per_step=tokens * training.batch_size,
         flops_per_step=per_step,
         steps=steps,
         gpu_hours=seconds / 3600,
         days=seconds / 86400 / hardware.gpus,
-        samples_per_second_per_gpu=hardware.peak_tflops * 1e12 * mfu / per_sample,
+        samples_per_second_per_gpu=hardware.peak_tflops * 1e12 * mfu / per_sample * rows.evenness,
     )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """How a step's samples lie in rows, and the rows on the GPUs."""
+
+    number: int
+    tokens: int
+    """Most of a row."""
+    at_once: int
+    passes: int
+    evenness: float
+
+
+def _rows(training: Training, name: str, tokens: int, gpus: int) -> _Rows:
+    """Rows of samples that have so many tokens each."""
+    if training.pack_tokens is None:
+        if training.batch_size % gpus:
+            raise BadInput(
+                f"a batch of {training.batch_size} cannot be shared by {gpus} GPUs",
+                where=f"{name}.batch_size", remedy="choose a number of GPUs that divides it",
+            )  # fmt: skip
+        share = training.batch_size // gpus
+        at_once = min(training.per_gpu or share, share)
+        return _Rows(training.batch_size, tokens, at_once, -(-share // at_once), 1.0)
+    fewest = math.ceil(tokens * training.batch_size / training.pack_tokens)
+    number = min(fewest + -fewest % training.packs_multiple, training.batch_size)
+    if number < gpus:
+        raise BadInput(
+            f"{gpus} GPUs have {number} packed rows a step, so that some would have nothing to do",
+            where=f"{name}.packs_multiple",
+            remedy="choose fewer GPUs, or set `packs_multiple` to their number: that makes another data plan",
+        )
+    most = -(-number // gpus)
+    return _Rows(number, training.pack_tokens, 1, most, number / (most * gpus))
 
 
 def zero_bytes(parameters: int, trained: int, ranks: int, stage: int) -> float:

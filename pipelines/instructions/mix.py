@@ -167,7 +167,7 @@ def _translator(spec: InstructionSpec, work: Work, progress: Progress) -> Transl
 
     parameters = spec.parameters
     pairs = [(parameters.pivot_language, target) for target in parameters.target_languages]
-    hold_to_gate(spec.translator, parameters.least_bleu, pairs)
+    hold_to_gate(spec.translator, parameters.least_bleu, pairs, spec.test_scores)
     return open_translator(
         manifest.folder(spec.translator),
         parameters.decoding,

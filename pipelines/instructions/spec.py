@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
 from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, reach
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, TestScores, reach
 
 NAME = "instruction_mix"
 CODE_VERSION = "3"
@@ -73,6 +73,7 @@ class InstructionSpec(StageSpec):
     translator: InputTable | None = Field(
         None, description="the table foundations/translator; not needed for share 0"
     )
+    test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: InstructionParameters = InstructionParameters()
     device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
     threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")

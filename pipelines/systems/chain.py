@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import BadInput
-from pipelines.filter.spec import FilterParameters
 from pipelines.foundations.clip.spec import ClipParameters
 from pipelines.foundations.translator.spec import TranslatorParameters
 from pipelines.recipe import Chain, Limits, Translation
 from pipelines.systems.recipe import System, Training
 from pipelines.training.spec import Generation, Optimisation
 
+TRAINERS_OWN = (
+    "data_workers", "fused_kernels", "compile", "not_finite", "most_skipped", "checkpoint_every",
+    "checkpoints_kept", "keep_every",
+)  # fmt: skip
+"""What a recipe's stage tells the trainer by the trainer's own names."""
 EVERY_SCORE = -1.0
 """A threshold below all cosines."""
 
@@ -67,7 +71,7 @@ def chain(system: System, *, native: bool = False) -> Chain:
     limits = system.limits
     if not native:
         limits = Limits(keep_rate=(limits.keep_rate[0], 1.0), keep_rate_drift=limits.keep_rate_drift)
-    translation = system.translation
+    translation, rules = system.translation, system.filter.rules
     return Chain(
         name=system.identifier,
         description=system.description,
@@ -80,11 +84,17 @@ def chain(system: System, *, native: bool = False) -> Chain:
         clip=ClipParameters(weights=system.filter.clip),
         score=system.score,
         facts=system.facts,
+        decontamination_tables=system.decontamination_tables,
         screening=system.screening,
-        filter=FilterParameters(threshold=system.filter.threshold if native else EVERY_SCORE),
+        filter=rules if native else rules.model_copy(update={"threshold": EVERY_SCORE}),
         limits=limits,
         translation=Translation(
-            guard=translation.guard, decoding=translation.decoding, conduct=translation.conduct
+            guard=translation.guard,
+            decoding=translation.decoding,
+            conduct=translation.conduct,
+            least_bleu=translation.least_bleu,
+            test_sets=translation.test_sets if translated_languages(system) else [],
+            captions_per_chunk=translation.captions_per_chunk,
         ),
         shards=system.shards,
         benchmarks=system.benchmarks,
@@ -129,7 +139,11 @@ def generation(system: System) -> Generation:
 
 
 def optimisation(training: Training, *, gpus: int = 1, **settings: Any) -> Optimisation:
-    """What the trainer is told of a recipe's stage. `settings`: further ones, such as the `mixture` of its tables."""
+    """What the trainer is told of a recipe's stage. `settings`: further ones, such as the `mixture` of its tables.
+
+    `gpus` decides only how the work is shared: settings of another number have the same fingerprint, and the
+    same pack plan, so that a training goes on where it was.
+    """
     rows = training.batch_size // gpus
     packed = training.pack_tokens is not None
     return Optimisation(
@@ -139,7 +153,7 @@ def optimisation(training: Training, *, gpus: int = 1, **settings: Any) -> Optim
         micro_batch=None if packed else min(training.per_gpu or rows, rows),
         pack_tokens=training.pack_tokens,
         sample_tokens=training.text_tokens,
-        packs_multiple=gpus if packed else 1,
+        packs_multiple=training.packs_multiple if packed else 1,
         learning_rates=training.learning_rates,
         warmup_steps=training.warmup,
         final_fraction=0.0 if training.schedule == "cosine" else 1.0,
@@ -149,5 +163,6 @@ def optimisation(training: Training, *, gpus: int = 1, **settings: Any) -> Optim
         zero_stage=training.zero_stage,
         precision=training.precision,
         activation_checkpointing=training.gradient_checkpointing,
+        **{name: getattr(training, name) for name in TRAINERS_OWN},
         **settings,
     )

@@ -21,12 +21,14 @@ from pipelines.documents import load_document, validated
 from pipelines.download.spec import DownloadParameters
 from pipelines.errors import BadInput
 from pipelines.facts.spec import FactsParameters
+from pipelines.filter.spec import FilterParameters
 from pipelines.launch.spec import Resources
 from pipelines.recipe import Limits, Screening
 from pipelines.remote.spec import Conduct
 from pipelines.score.spec import ScoreParameters
 from pipelines.shard.spec import ShardParameters
-from pipelines.translate.spec import Decoding, GuardLimits, RemoteTranslation
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, RemoteTranslation
+from pipelines.translation_benchmark.spec import TestSet
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,59}$"
 PROMPTS = {
@@ -67,8 +69,9 @@ class Training(Section):
     epochs: float | None = Field(None, gt=0, description="instead of steps")
     batch_size: int = Field(gt=0, description="samples per step, over all GPUs")
     per_gpu: int | None = Field(
-        None, gt=0, description="samples per GPU and pass; none: all of its share at once"
-    )
+        None, gt=0,
+        description="samples per GPU and pass; none: all of its share at once. Packed rows are computed one at a time instead",
+    )  # fmt: skip
     learning_rates: dict[str, float] = Field(
         min_length=1, description="peak rate of each trained part (models.parts); other parts are frozen"
     )
@@ -87,6 +90,23 @@ class Training(Section):
     pack_tokens: int | None = Field(
         None, ge=16, description="most tokens of a row that samples are packed into; none: a sample is a row"
     )
+    packs_multiple: int = Field(
+        8, ge=1,
+        description="packed rows of a step are a multiple of it: the GPUs that shall be equally busy. It is told here, and not "
+        "taken from `hardware.gpus`, so that a training goes on on another number of them",
+    )  # fmt: skip
+    data_workers: int = Field(0, ge=0, description="processes per GPU that read and decode ahead")
+    fused_kernels: bool = Field(False, description="Liger's kernels, where they are installed; GPU only")
+    compile: bool = Field(False, description="torch.compile for the language model's layers")
+    not_finite: Literal["stop", "skip"] = Field(
+        "stop", description="what follows a gradient that is no number; a step is never taken with it"
+    )
+    most_skipped: int = Field(3, ge=1, description="steps skipped in a row that stop the training, too")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+    checkpoints_kept: int = Field(2, ge=1, description="the newest so many stay")
+    keep_every: int | None = Field(
+        None, ge=1, description="checkpoints at multiples of so many steps stay for good"
+    )
     mean_tokens: int = Field(128, ge=1, description="of a sample's text: what the dry run reckons with")
 
     @model_validator(mode="after")
@@ -95,6 +115,10 @@ class Training(Section):
             raise ValueError("give `steps` or `epochs`")
         if self.warmup_steps is not None and self.warmup_share is not None:
             raise ValueError("give `warmup_steps` or `warmup_share`")
+        if self.pack_tokens is not None and self.pack_tokens < self.text_tokens:
+            raise ValueError(
+                f"a pack of `pack_tokens` {self.pack_tokens} has no room for a sample of `text_tokens` {self.text_tokens}"
+            )
         weights = [source.weight for source in self.sources.values()]
         if any(weight is not None for weight in weights):
             if None in weights:
@@ -163,14 +187,37 @@ class Translation(Section):
     server: RemoteTranslation | None = Field(None, description="that server")
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Decoding()
+    least_bleu: LeastBleu = Field(
+        {}, description="by language pair such as en-zh: a translator below it blocks what it would translate"
+    )
+    test_sets: list[TestSet] = Field(
+        [],
+        description="parallel files, published or your own, on which the translator is scored; `least_bleu` holds it to them",
+    )
+    captions_per_chunk: int = Field(50_000, ge=1, description="captions in memory at a time")
     conduct: Conduct = Field(Conduct(), description="how the server is asked")
 
+    @model_validator(mode="after")
+    def _gates_are_measured(self) -> Self:
+        if unmeasured := sorted(self.least_bleu.keys() - {one.pair for one in self.test_sets}):
+            raise ValueError(
+                f"`least_bleu` asks for {', '.join(unmeasured)}, which no test set measures: name one in `test_sets`"
+            )
+        return self
 
-class Filter(Section):
-    """What the filter keeps of native pairs. Pairs in the pivot language are scored too, and kept whatever their score."""
+
+class Filter(FilterParameters):
+    """The filter's rules, for all crawls; only the threshold is for native pairs alone.
+
+    Pairs in the pivot language are scored too, and none is dropped for its score.
+    """
 
     clip: str = Field("OFA-Sys/chinese-clip-vit-huge-patch14", description="hub id or path")
-    threshold: float = Field(0.18, ge=-1, le=1)
+
+    @property
+    def rules(self) -> FilterParameters:
+        """What the stage is told."""
+        return FilterParameters.model_validate(self.model_dump(exclude={"clip"}))
 
 
 class System(Section):
@@ -197,6 +244,10 @@ class System(Section):
     download: DownloadParameters = DownloadParameters()
     score: ScoreParameters = ScoreParameters()
     facts: FactsParameters = FactsParameters()
+    decontamination_tables: dict[str, Path] = Field(
+        {},
+        description="benchmark tables, by name, besides those of `benchmarks`; see `facts.decontamination`",
+    )
     screening: Screening = Screening()
     limits: Limits = Limits()
     shards: ShardParameters = ShardParameters()
@@ -220,6 +271,7 @@ class System(Section):
         ]
         if twice := sorted({crawl for crawl in crawls if crawls.count(crawl) > 1}):
             raise ValueError(f"these crawls stand in several sources: {', '.join(twice)}")
+        self.screening.check(self.filter)
         if any(source.weight is not None for source in self.tuning.sources.values()):
             raise ValueError("tuning blends its sources by size: leave their `weight` out")
         captions = {language for source in self.pretraining.sources.values() for language in source.languages}

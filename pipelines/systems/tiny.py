@@ -82,5 +82,7 @@ def _training(training: Training) -> Training:
             "per_gpu": None,
             "warmup_share": None,
             "warmup_steps": 1,
+            "packs_multiple": 1,
+            "data_workers": 0,
         }
     )

@@ -37,7 +37,7 @@ class Optimisation(BaseModel):
         description="packs of a step are a multiple of it: give the most ranks that shall be equally busy. The plan does "
         "not know the ranks, so that a training goes on on another number of them",
     )  # fmt: skip
-    micro_batch: int | None = Field(
+    micro_batch: Annotated[int | None, Execution] = Field(
         None, gt=0,
         description="rows that a rank computes at a time; without it, one packed row, or all rows that are padded",
     )  # fmt: skip
@@ -69,7 +69,7 @@ class Optimisation(BaseModel):
     compile: bool = Field(
         False, description="torch.compile for the language model's layers; rows get one length"
     )
-    activation_checkpointing: bool = Field(
+    activation_checkpointing: Annotated[bool, Execution] = Field(
         False, description="compute the language model's activations twice instead of keeping them"
     )
     data_workers: Annotated[int, Execution] = Field(

@@ -84,7 +84,7 @@ def run(spec: TranslateSpec, work: Work, progress: Progress) -> Outcome:
             captions = buckets.read_bucket(work.folder / "captions", number).sort_by("uid")
             sources = sorted(captions["language"].unique().to_pylist())
             directions = [(source, target) for source in sources for target in targets]
-            hold_to_gate(spec.translator, parameters.least_bleu, directions)
+            hold_to_gate(spec.translator, parameters.least_bleu, directions, spec.test_scores)
             progress.start(f"chunk {number + 1} of {chunks}", unit="sentence")
             _translate_chunk(captions, translator, parameters, folder, number, progress)
         if translator.kept:

@@ -90,6 +90,13 @@ LeastBleu = dict[Annotated[str, Field(pattern=PAIR_PATTERN)], float]
 """By language pair, such as "en-zh": the least BLEU on held-out sentences with which anything is translated."""
 
 
+TestScores = Annotated[list[Path], Execution]
+"""Tables `translation_benchmark` of the translator, which `least_bleu` holds it to besides its own held-out sentences.
+
+A gate lets through or not; it changes no translation.
+"""
+
+
 class TranslateParameters(BaseModel):
     """The `translate` section of a recipe."""
 
@@ -110,6 +117,7 @@ class TranslateSpec(StageSpec):
     raw_pairs: InputTable = Field(description="where the captions stand")
     filtered_pairs: InputTable = Field(description="which pairs were kept")
     translator: InputTable = Field(description="the table foundations/translator")
+    test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: TranslateParameters = TranslateParameters()
     device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
     threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")

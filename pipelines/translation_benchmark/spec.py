@@ -34,6 +34,10 @@ class TestSet(BaseModel):
     reference: str = Field(description="path or http(s) address of what a person made of it")
     source_sha256: Digest | None = Field(None, description="pins the source; an address must be pinned")
     reference_sha256: Digest | None = Field(None, description="pins the reference; an address must be pinned")
+    gates: Annotated[bool, Execution] = Field(
+        True,
+        description="whether `least_bleu` of its pair holds the translator to it; false: it is scored for a look",
+    )
 
     @model_validator(mode="after")
     def _addresses_are_pinned(self) -> Self:

@@ -38,6 +38,11 @@ def test_a_pair_from_another_language_than_the_pivot_was_never_measured() -> Non
     assert (verdict.passed, "not measured" in verdict.words) == (False, True)
 
 
+def test_a_pair_that_a_test_set_measures_needs_no_held_out_sentences() -> None:
+    verdict = checks.bleu_above_gate("en", {"en-zh": 50.0}, {"en-zh"}).judge(Path(), manifest_with(None))
+    assert (verdict.passed, "by its test sets" in verdict.words) == (True, True)
+
+
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     read = read_recipe(ROOT / "recipes/quickstart.yaml")
@@ -67,3 +72,21 @@ def test_a_test_set_of_a_recipe_is_an_asset(recipe: Recipe) -> None:
     report = found(recipe, "quickstart", "report")
     assert asset.key in report.upstream
     assert asset.key not in found(recipe, "quickstart", "language_share", "report").upstream
+
+
+def test_what_translates_waits_for_the_test_sets_that_gate_it_and_reads_their_scores(recipe: Recipe) -> None:
+    key = dg.AssetKey(["quickstart", "translation_benchmark", "wmt17_en_zh"])
+    assert "bleu_above_gate" in [check.name for check in found(recipe, *key.path).checks]
+    for name in ("translations", "translated_conversations"):
+        assert key in found(recipe, name).upstream
+    spec = found(recipe, "translations").spec("week-1")
+    assert isinstance(spec, TranslateSpec)
+    assert spec.test_scores == [recipe.workspace / "translation_benchmark/wmt17_en_zh"]
+    assert key in found(recipe, "quickstart", "instruction_mix", "blend").upstream
+
+    for_a_look = [recipe.translation.test_sets[0].model_copy(update={"gates": False})]
+    looked = recipe.model_copy(
+        update={"translation": recipe.translation.model_copy(update={"test_sets": for_a_look})}
+    )
+    assert key not in found(looked, "translations").upstream
+    assert "bleu_above_gate" not in [check.name for check in found(looked, *key.path).checks]

@@ -117,6 +117,25 @@ def test_the_command_prints_a_document_and_refuses_a_bad_number_of_gpus() -> Non
     assert document["parameters"]["language_model"] == pytest.approx(0.494e9, rel=0.01)
     assert document["stages"]["tuning"]["fits"]
 
-    refused = subprocess.run([*command, "--gpus", "7"], capture_output=True, text=True, cwd=RECIPES.parent)
+    refused = subprocess.run([*command, "--gpus", "9"], capture_output=True, text=True, cwd=RECIPES.parent)
     assert refused.returncode == 42
-    assert "cannot be shared by 7 GPUs" in refused.stderr
+    assert "9 GPUs have 8 packed rows a step" in refused.stderr
+
+
+def test_rows_are_reckoned_as_they_are_packed() -> None:
+    parrot = read_system(RECIPES / "parrot-7b.yaml")
+    found = reckon(parrot).stages["pretraining"]
+
+    # 256 samples of 577 + 60 tokens are 13.3 rows of 12,288; 16 GPUs shall be equally busy.
+    assert (found.rows_per_step, found.accumulation, found.evenness) == (16, 1, 1.0)
+    twelve = parrot.model_copy(update={"hardware": parrot.hardware.model_copy(update={"gpus": 12})})
+    uneven = reckon(twelve).stages["pretraining"]
+    assert (uneven.rows_per_step, uneven.accumulation, uneven.evenness) == (16, 2, 16 / 24)
+    assert uneven.gpu_hours == pytest.approx(found.gpu_hours * 1.5)
+    text = page(twelve, reckon(twelve))
+    assert "16 packed ones a step, 83% full" in text and "the GPUs are busy for 67% of a step" in text
+    assert "4 processes per GPU read ahead; a checkpoint every 200 steps, 2 kept" in text
+
+    padded = parrot.pretraining.model_copy(update={"pack_tokens": None})
+    with pytest.raises(BadInput, match="256 cannot be shared by 12 GPUs"):
+        reckon(twelve.model_copy(update={"pretraining": padded}))

@@ -10,6 +10,7 @@ import pytest
 
 from models.architecture import Beit3Encoder, ClipEncoder
 from pipelines.benchmarks.benchmark import catalogue
+from pipelines.systems.chain import optimisation
 from pipelines.systems.recipe import System, Training, read_system
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -153,6 +154,37 @@ def test_every_file_of_a_benchmark_is_one_that_it_reads(path: Path) -> None:
             assert any(
                 re.fullmatch(pattern.replace("{language}", "[a-z]{2}"), file) for pattern in patterns
             ), file
+
+
+@pytest.mark.parametrize(
+    ("name", "pretraining", "tuning"),
+    [
+        ("viscpm-chat", (2048, 32), (1024, 32)), ("viscpm-chat-plus", (2048, 32), (1024, 32)),
+        ("mpm-six-languages", (2048, 32), (1024, 32)), ("parrot-7b", (12288, 16), (10240, 16)),
+        ("parrot-14b", (12288, 16), (10240, 16)), ("llava-chinese-clip", (12288, 16), (10240, 16)),
+        ("one-gpu", (4096, 1), (4096, 1)),
+    ],
+)  # fmt: skip
+def test_rows_are_packed_within_the_papers_batches(
+    name: str, pretraining: tuple[int, int], tuning: tuple[int, int]
+) -> None:
+    stages = system(name)
+
+    assert (stages.pretraining.pack_tokens, stages.pretraining.packs_multiple) == pretraining
+    assert (stages.tuning.pack_tokens, stages.tuning.packs_multiple) == tuning
+
+
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
+def test_every_system_packs_reads_ahead_and_keeps_its_gpus_equally_busy(path: Path) -> None:
+    stages = read_system(path)
+
+    for training in stages.stages.values():
+        told = optimisation(training, gpus=stages.hardware.gpus)
+        assert told.pack_tokens is not None and told.pack_tokens >= training.text_tokens
+        assert told.data_workers > 0
+        assert told.packs_multiple % stages.hardware.gpus == 0
+        # Packing shares the paper's batch out; it does not change it.
+        assert told.batch_size == training.batch_size
 
 
 def test_parrots_data_are_those_of_its_table_1() -> None:

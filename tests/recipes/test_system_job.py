@@ -118,7 +118,10 @@ def crawls(folder: Path) -> None:
 
 def recipe(folder: Path, tokens: int) -> Path:
     published.mmmb(folder, "en", 4)
-    training = {"steps": STEPS, "epochs": None, "batch_size": 4, "per_gpu": 2, "warmup_share": None, "precision": "fp32"}  # fmt: skip
+    longest = sorted(WORDS.items(), key=lambda pair: len(pair[0]))[-12:]
+    for number, language in enumerate(("en", "zh")):
+        (folder / f"mine.{language}").write_text("\n".join(pair[number] for pair in longest) + "\n")
+    training = {"steps": STEPS, "epochs": None, "batch_size": 4, "per_gpu": 2, "warmup_share": None, "precision": "fp32", "text_tokens": 128, "data_workers": 1}  # fmt: skip
     document = {
         "extends": str(RECIPES / "one-gpu.yaml"),
         "name": "tiny-one-gpu",
@@ -152,8 +155,13 @@ def recipe(folder: Path, tokens: int) -> Path:
         },
         "filter": {"clip": str(folder / "models/chinese_clip"), "threshold": -0.99},
         "limits": {"keep_rate": [0.1, 1.0]},
-        "facts": {"languages": []},
-        "translation": {"translator": str(manifest.folder(short_sentence_translator()) / "hf")},
+        # Words alone: a picture of 16 colours is near to every other one.
+        "facts": {"languages": [], "decontamination": {"words": 12}},
+        "translation": {
+            "translator": str(manifest.folder(short_sentence_translator()) / "hf"),
+            "least_bleu": {"en-zh": 50},
+            "test_sets": [{"name": "mine", "source": str(folder / "mine.en"), "reference": str(folder / "mine.zh")}],
+        },
         "benchmarks": {
             "sources": {
                 "mmmb": {"files": {"mmmb_en.tsv": str(folder / "mmmb_en.tsv"), "mmmb_zh.tsv": None}},
@@ -247,6 +255,33 @@ def test_the_benchmark_of_the_recipe_is_scored_and_reported(ran: Ran) -> None:
 
     assert set(results["scores"]["models"]) == {"finetuned"}
     assert results["scores"]["languages"] == ["en"]
+
+
+def test_the_translator_was_held_to_parallel_files_before_it_translated(ran: Ran) -> None:
+    scored = manifest.read(ran.table("translation_benchmark", "mine_en_zh"))
+
+    assert scored.metrics["bleu"] >= 50
+    assert scored.inputs["translator"] == manifest.read(ran.table("foundations", "translator")).data_version
+
+    # The same weights, asked for more than they reach: nothing is translated with them.
+    asset = next(
+        one for one in system_graph(ran.system).of_crawl("pairs_en") if one.stage.name == "translations"
+    )
+    spec = asset.spec("")
+    harder = spec.model_copy(
+        update={
+            "output": ran.system.folder / "harder",
+            "parameters": spec.parameters.model_copy(update={"least_bleu": {"en-zh": 100.1}}),  # type: ignore[attr-defined]
+        }
+    )
+    with pytest.raises(BadInput, match="BLEU on the test set mine"):
+        execute(asset.stage, harder)
+
+
+def test_pairs_are_held_against_the_questions_of_the_benchmark(ran: Ran) -> None:
+    made = manifest.read(ran.table("crawls", "pairs-en", "pair_facts"))
+
+    assert "benchmarks.mmmb" in made.inputs
 
 
 def test_a_second_run_makes_nothing(ran: Ran, instance: dg.DagsterInstance) -> None:
