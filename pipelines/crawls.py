@@ -87,6 +87,11 @@ class CrawlManifest(BaseModel):
     columns: Columns = Columns()
     header: list[str] | None = Field(None, description="of csv and tsv without a header line: their columns")
     images: Images | None = Field(None, description="where images named by the source are; else it has URLs")
+    rows: int | None = Field(
+        None, ge=1,
+        description="take in a slice of so many rows, first by the hash of their identity: always the same ones, and of a "
+        "larger slice a part; none: all",
+    )  # fmt: skip
     captions_per_image: int | None = Field(
         None, ge=1, description="of coco: the first; of visual_genome: those of the largest regions"
     )

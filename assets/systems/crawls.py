@@ -120,6 +120,8 @@ def _record(use: CrawlUse, system: System, layout: Layout, records: Records) -> 
             where=path,
             remedy=f"correct the manifest, or the source {use.source!r} of the recipe",
         )
+    if use.rows is not None:
+        manifest = manifest.model_copy(update={"rows": use.rows})
     record_crawl(manifest, layout.workspace)
 
 

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     CAPTION_ENCODING = "caption_encoding"
     CAPTION_CONTROL_CHARACTERS = "caption_control_characters"
     DUPLICATE_ROW = "duplicate_row"
+    BEYOND_SLICE = "beyond_slice"
     ROW_MALFORMED = "row_malformed"
     CONVERSATION_MALFORMED = "conversation_malformed"
     CONVERSATION_EMPTY_TURN = "conversation_empty_turn"

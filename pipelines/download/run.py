@@ -20,6 +20,7 @@ from pipelines.download.addresses import Policy
 from pipelines.download.fetched import fetched
 from pipelines.download.local_images import list_members
 from pipelines.download.pool import Pool, Retried
+from pipelines.download.reasons import Reason
 from pipelines.download.shipping import Shipping
 from pipelines.download.source import Source
 from pipelines.download.spec import DownloadSpec, inputs
@@ -245,7 +246,10 @@ def _outcome(
         "shards_retried": account.retried,
         "image_bytes": sum(record.counts.image_bytes for record in account.done.values()),
         "images_per_second": round(fetched / seconds, 1),
-        "success_rate": round(ledger.keep_rate, 4),
+        # Of the rows that were asked for: those beyond the slice were not.
+        "success_rate": round(
+            ledger.kept / max(1, ledger.rows_in - ledger.dropped.get(Reason.BEYOND_SLICE, 0)), 4
+        ),
         "rows_without_image": sum(record.counts.without_image for record in account.done.values()),
         "captions_normalised": sum(record.normalised for record in account.done.values()),
         "dropped": ledger.dropped,

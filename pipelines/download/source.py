@@ -21,6 +21,7 @@ from pipelines.download.readers import records
 from pipelines.download.readers.record import Place
 from pipelines.download.reasons import Failure, Reason
 from pipelines.download.rows import Row, checked
+from pipelines.download.slice import Slice
 from pipelines.errors import BadInput
 
 
@@ -92,7 +93,9 @@ class Source:
         self.size = 0
         self.first_url = ""
         """The first URL on the web that can be used, or an empty string."""
-        self._duplicates = later_duplicates(self._counted(), scratch)
+        self._slice = None if manifest.rows is None else Slice(manifest.rows)
+        counted = self._counted() if self._slice is None else self._slice.watch(self._counted())
+        self._duplicates = later_duplicates(counted, scratch)
         if self.size == 0:
             raise BadInput(
                 "the source is empty: it has no rows",
@@ -112,6 +115,8 @@ class Source:
             failure = row.failure
             if failure is None and _contains(self._duplicates, at):
                 failure = Failure(Reason.DUPLICATE_ROW)
+            if failure is None and self._slice is not None and not self._slice.holds(row.uid):
+                failure = Failure(Reason.BEYOND_SLICE)
             place = at % rows_per_shard
             if failure is None:
                 shard.rows.append((place, row))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models.weights import WeightsError
 from pipelines.dry_run.page import page
-from pipelines.dry_run.reckon import TARGET_MFU, reckon
+from pipelines.dry_run.reckon import TARGET_MFU, Rates, reckon
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 from pipelines.systems.recipe import read_system
 
@@ -26,6 +26,15 @@ def main() -> None:
         help=f"share of the GPUs' peak that the training reaches; measured, or the aim of {TARGET_MFU}",
     )  # fmt: skip
     parser.add_argument("--gpus", type=int, help="instead of the recipe's number")
+    rates = Rates()
+    parser.add_argument(
+        "--images-per-second", type=_rate, default=rates.images, metavar="RATE",
+        help=f"at which images are fetched; measured, or {rates.images:g}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sentences-per-second", type=_rate, default=rates.sentences, metavar="RATE",
+        help=f"at which texts are translated; measured, or {rates.sentences:g}",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     arguments = parser.parse_args()
     try:
@@ -37,7 +46,8 @@ def main() -> None:
                 )
             hardware = system.hardware.model_copy(update={"gpus": arguments.gpus})
             system = system.model_copy(update={"hardware": hardware})
-        found = reckon(system, mfu=arguments.mfu)
+        rates = Rates(arguments.images_per_second, arguments.sentences_per_second)
+        found = reckon(system, mfu=arguments.mfu, rates=rates)
     except (BadInput, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(BAD_INPUT_EXIT_CODE) from None
@@ -49,6 +59,13 @@ def _share(text: str) -> float:
     if not 0 < share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
     return share
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not rate > 0:
+        raise argparse.ArgumentTypeError(f"{text} is no rate above 0")
+    return rate
 
 
 if __name__ == "__main__":

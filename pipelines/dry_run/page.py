@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.dry_run.reckon import Reckoning, StageReckoning
+from pipelines.dry_run.reckon import Reckoning, SourceReckoning, StageReckoning
 from pipelines.systems.recipe import System, Training
 
 
@@ -17,8 +17,26 @@ def page(system: System, found: Reckoning) -> str:
     ]
     for name, stage in found.stages.items():
         lines += ["", *_stage(name, system.stages[name], stage, hardware.memory_gb)]
-    lines += ["", f"GPU-hours in all: {_hours(found.gpu_hours)}"]
+    rates = found.rates
+    lines += [
+        "",
+        f"data: at {rates.images:g} images and {rates.sentences:g} sentences a second (given, not measured), on one machine",
+        *(_source(name, source) for name, source in found.sources.items()),
+        "",
+        f"GPU-hours in all: {_hours(found.gpu_hours)}; from the first row to the tuned model, one thing after another: "
+        f"{_days(found.hours / 24)}",
+    ]
     return "\n".join(lines)
+
+
+def _source(name: str, source: SourceReckoning) -> str:
+    told = "a slice of " if source.slice else ""
+    translated = (
+        f"; {source.sentences:,} sentences to translate, {_days(source.translating_hours / 24)}"
+        if source.sentences
+        else ""
+    )
+    return f"  {name:<16} {told}{source.rows:,} rows, {_days(source.fetching_hours / 24)} if each image is fetched{translated}"
 
 
 def _stage(name: str, training: Training, stage: StageReckoning, memory: float) -> list[str]:

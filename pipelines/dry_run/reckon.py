@@ -23,7 +23,7 @@ from models.architecture import Beit3Encoder, ClipEncoder, Visual
 from models.factory import Network, skeleton
 from models.parts import parts, trained_parts
 from pipelines.errors import BadInput
-from pipelines.systems.recipe import System, Training
+from pipelines.systems.recipe import Source, System, Training
 
 TARGET_MFU = 0.4
 """What the trainer aims at on an A100 or H100; not measured here."""
@@ -33,6 +33,8 @@ ACTIVATION, KEPT = 34, 2
 """Bytes per token, layer and unit of width: all of a layer's activations, or its input alone."""
 SUPERVISED = {"pretraining": 0.8, "tuning": 0.5}
 """Share of a sample's text that is supervised, as reckoned with."""
+SENTENCES = {"pretraining": 1, "tuning": 12}
+"""Of a caption, and of a conversation in LLaVA-Instruct's manner, as reckoned with."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,31 @@ class StageReckoning:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """What one machine does in a second: given, since neither can be known from a recipe."""
+
+    images: float = 50.0
+    """Fetched; strangers' servers and the line decide it."""
+    sentences: float = 200.0
+    """Translated."""
+
+
+@dataclass(frozen=True)
+class SourceReckoning:
+    """What a source takes before it is trained on, on one machine."""
+
+    rows: int
+    """Taken in, of all its crawls."""
+    slice: bool
+    """Whether the recipe says so many; else they are the recipe's samples."""
+    sentences: int
+    """To translate, if every row is kept."""
+    fetching_hours: float
+    """If every row has an image of its own that is fetched."""
+    translating_hours: float
+
+
+@dataclass(frozen=True)
 class Reckoning:
     """A whole system."""
 
@@ -72,6 +99,14 @@ class Reckoning:
     image_tokens: int
     mfu: float
     stages: dict[str, StageReckoning]
+    rates: Rates
+    sources: dict[str, SourceReckoning]
+
+    @property
+    def hours(self) -> float:
+        """From the first row to the tuned model, one thing after another."""
+        data = sum(one.fetching_hours + one.translating_hours for one in self.sources.values())
+        return data + sum(24 * stage.days for stage in self.stages.values())
 
     @property
     def gpu_hours(self) -> float:
@@ -79,8 +114,8 @@ class Reckoning:
         return sum(stage.gpu_hours for stage in self.stages.values())
 
 
-def reckon(system: System, *, mfu: float = TARGET_MFU) -> Reckoning:
-    """What training `system` takes at a given MFU.
+def reckon(system: System, *, mfu: float = TARGET_MFU, rates: Rates | None = None) -> Reckoning:
+    """What training `system` takes at a given MFU, and its data at given rates.
 
     Raises:
         BadInput: a learning rate names a part that the network does not have, or the batch cannot be shared.
@@ -94,7 +129,23 @@ def reckon(system: System, *, mfu: float = TARGET_MFU) -> Reckoning:
         stages={
             name: _stage(system, name, training, network, mfu) for name, training in system.stages.items()
         },
+        rates=rates or Rates(),
+        sources={
+            source: _source(one, SENTENCES[name], rates or Rates())
+            for name, training in system.stages.items()
+            for source, one in training.sources.items()
+        },
     )
+
+
+def _source(source: Source, sentences: int, rates: Rates) -> SourceReckoning:
+    translated = [language for language in source.languages if language != source.own_language]
+    rows = (source.rows or 0) * len(source.crawls) or math.ceil(source.samples / len(source.languages))
+    texts = rows * sentences * len(translated)
+    return SourceReckoning(
+        rows=rows, slice=source.rows is not None, sentences=texts, fetching_hours=rows / rates.images / 3600,
+        translating_hours=texts / rates.sentences / 3600,
+    )  # fmt: skip
 
 
 def _stage(system: System, name: str, training: Training, network: Network, mfu: float) -> StageReckoning:

@@ -31,6 +31,8 @@ class CrawlUse:
     """That the crawl comes in."""
     languages: tuple[str, ...]
     """That are trained on."""
+    rows: int | None = None
+    """That are taken in; none: what its manifest says."""
 
     @property
     def translated(self) -> list[str]:
@@ -46,7 +48,7 @@ class CrawlUse:
 def crawl_uses(training: Training) -> list[CrawlUse]:
     """Every crawl of a stage's blend, in the recipe's order."""
     return [
-        CrawlUse(crawl, name, source.own_language, tuple(source.languages))
+        CrawlUse(crawl, name, source.own_language, tuple(source.languages), source.rows)
         for name, source in training.sources.items()
         for crawl in source.crawls
     ]

@@ -47,6 +47,10 @@ class Source(Section):
 
     crawls: list[str] = Field(min_length=1, description="names of crawl manifests (recipes/crawls)")
     samples: int = Field(ge=1, description="pairs or conversations, counted once per language")
+    rows: int | None = Field(
+        None, ge=1,
+        description="take in a slice of so many rows of each crawl, as a manifest's `rows`; none: what the manifest says",
+    )  # fmt: skip
     languages: list[str] = Field(
         ["en"], min_length=1, description="of the texts; what is not the crawl's own language is translated"
     )

@@ -126,6 +126,33 @@ def test_every_row_is_downloaded_or_dropped_and_exactly_once(
     assert {(row.url, row.text) for shard in cut for _, row in shard.rows} == good
 
 
+def sliced(maker: CrawlMaker, names: list[str], rows: int | None) -> tuple[set[str], Counter[str]]:
+    """The captions that are taken in, and why the others are not."""
+    said = {} if rows is None else {"rows": rows}
+    found = shards(maker.manifest(files=[f"{name}.parquet" for name in names], **said), 7)
+    reasons = Counter(failure.reason.value for shard in found for _, _, failure in shard.rejected)
+    return {row.text for shard in found for _, row in shard.rows}, reasons
+
+
+def test_a_slice_is_the_same_rows_whatever_their_order_and_holds_every_smaller_one(maker: CrawlMaker) -> None:
+    for name, numbers in (("one", range(60)), ("two", range(55, 100)), ("turned", reversed(range(60)))):
+        captions = [f"caption {number}" for number in numbers]
+        urls = [f"{URL}?{caption[8:]}" for caption in captions]
+        pq.write_table(pa.table({"url": [*urls, "file:///x"], "caption": [*captions, "a"]}), maker.folder / f"{name}.parquet")  # fmt: skip
+
+    slices = {rows: sliced(maker, ["one", "two"], rows) for rows in (10, 30, 99, 100, 101, None)}
+    for rows, (taken, reasons) in slices.items():
+        assert len(taken) == min(rows or 100, 100)
+        # What cannot be used, or came before, has its own reason.
+        assert reasons["url_scheme"] == 2 and reasons["duplicate_row"] == 5
+        assert reasons["beyond_slice"] == 100 - len(taken)
+    assert slices[10][0] < slices[30][0] < slices[99][0]
+    assert sliced(maker, ["two", "turned"], 30)[0] == slices[30][0]
+    # Spread over the source, and not its beginning.
+    places = [int(text[8:]) for text in slices[30][0]]
+    assert sum(place >= 50 for place in places) > 5
+
+
 def _bytes(text: str | None) -> bytes | None:
     return None if text is None else text.encode()
 

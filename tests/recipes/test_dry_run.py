@@ -13,7 +13,7 @@ import torch
 from models.architecture import Architecture, Bridge, ClipEncoder, LanguageModel, Lora, Visual
 from models.factory import Network
 from pipelines.dry_run.page import page
-from pipelines.dry_run.reckon import operations, reckon, zero_bytes
+from pipelines.dry_run.reckon import Rates, operations, reckon, zero_bytes
 from pipelines.errors import BadInput
 from pipelines.systems.recipe import read_system
 
@@ -120,6 +120,25 @@ def test_the_command_prints_a_document_and_refuses_a_bad_number_of_gpus() -> Non
     refused = subprocess.run([*command, "--gpus", "9"], capture_output=True, text=True, cwd=RECIPES.parent)
     assert refused.returncode == 42
     assert "9 GPUs have 8 packed rows a step" in refused.stderr
+
+
+def test_one_gpu_is_an_evening_from_its_slices_to_the_tuned_model() -> None:
+    system = read_system(RECIPES / "one-gpu.yaml")
+    found = reckon(system, rates=Rates(images=50, sentences=200))
+
+    captions, talks = found.sources["cc3m"], found.sources["llava_150k"]
+    assert (captions.rows, captions.sentences) == (250_000, 0)
+    assert (talks.rows, talks.sentences) == (30_000, 360_000)
+    assert captions.fetching_hours == pytest.approx(250_000 / 50 / 3600)
+    assert talks.translating_hours == pytest.approx(0.5)
+    assert found.hours < 6
+    text = page(system, found)
+    assert "a slice of 250,000 rows, 1.4 hours if each image is fetched" in text
+    assert "360,000 sentences to translate, 0.5 hours" in text
+    # What no slice bounds is reckoned by its samples: 3.3 M addresses would be 18 hours.
+    whole = system.pretraining.sources["cc3m"].model_copy(update={"rows": None, "samples": 3_300_000})
+    training = system.pretraining.model_copy(update={"sources": {"cc3m": whole}})
+    assert reckon(system.model_copy(update={"pretraining": training})).sources["cc3m"].fetching_hours > 18
 
 
 def test_rows_are_reckoned_as_they_are_packed() -> None:

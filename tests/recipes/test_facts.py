@@ -10,7 +10,7 @@ import pytest
 
 from models.architecture import Beit3Encoder, ClipEncoder
 from pipelines.benchmarks.benchmark import catalogue
-from pipelines.systems.chain import optimisation
+from pipelines.systems.chain import crawl_uses, optimisation
 from pipelines.systems.recipe import System, Training, read_system
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -185,6 +185,14 @@ def test_every_system_packs_reads_ahead_and_keeps_its_gpus_equally_busy(path: Pa
         assert told.packs_multiple % stages.hardware.gpus == 0
         # Packing shares the paper's batch out; it does not change it.
         assert told.batch_size == training.batch_size
+
+
+def test_one_gpu_takes_in_slices() -> None:
+    stages = system("one-gpu")
+
+    assert {use.crawl: use.rows for training in stages.stages.values() for use in crawl_uses(training)} == {
+        "cc3m": 250_000, "llava-instruct-150k": 30_000,
+    }  # fmt: skip
 
 
 def test_parrots_data_are_those_of_its_table_1() -> None:

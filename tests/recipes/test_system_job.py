@@ -151,7 +151,7 @@ def recipe(folder: Path, tokens: int) -> Path:
         },
         "tuning": {
             **training,
-            "sources": {"llava_150k": {"crawls": ["talks"], "samples": 2 * TALKS}},
+            "sources": {"llava_150k": {"crawls": ["talks"], "samples": 2 * TALKS, "rows": TALKS - 2}},
         },
         "filter": {"clip": str(folder / "models/chinese_clip"), "threshold": -0.99},
         "limits": {"keep_rate": [0.1, 1.0]},
@@ -230,10 +230,22 @@ def test_tuning_reads_the_conversations_in_both_languages(ran: Ran) -> None:
     mix = manifest.read(ran.table("instruction_mix"))
     tuned = manifest.read(ran.table("finetuned"))
 
-    assert mix.metrics["corpora"]["talks"]["en"] == TALKS
+    assert mix.metrics["corpora"]["talks"]["en"] == TALKS - 2
     assert mix.metrics["corpora"]["talks"]["zh"] > 0
     assert tuned.metrics["samples_by_language"] == mix.metrics["corpora"]["talks"]
     assert tuned.metrics["steps"] == STEPS
+
+
+def test_a_slice_of_a_crawl_is_taken_in_and_the_rest_counted(ran: Ran) -> None:
+    made = manifest.read(ran.table("crawls", "talks", "raw_pairs"))
+
+    assert made.ledger is not None
+    assert (made.ledger.rows_in, made.ledger.kept, made.ledger.dropped) == (
+        TALKS,
+        TALKS - 2,
+        {"beyond_slice": 2},
+    )
+    assert made.metrics["success_rate"] == 1.0
 
 
 def test_the_model_begins_with_the_weights_of_the_folders_and_trains_what_the_recipe_says(
