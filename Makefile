@@ -11,7 +11,7 @@ export PYTHONWARNINGS ?= ignore::DeprecationWarning
 .PHONY: help install quickstart chat ui language-share new-crawl k8s-render preflight test lint types format lock clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## install everything into .venv
 
@@ -40,8 +40,8 @@ new-crawl: install ## one more weekly crawl of the small world; the sensor of th
 k8s-render: install ## all Kubernetes manifests of an overlay: make k8s-render OVERLAY=eks-a100
 	@$(PYTHON) -m pipelines.deploy $(OVERLAY)
 
-preflight: install ## is everything there that the recipe needs on the cluster, and what will it cost?
-	@$(PYTHON) -m jobs.preflight
+preflight: install ## what will a recipe cost, and is all there? make preflight RECIPE=recipe.yaml CLUSTER=cluster.yaml
+	@$(PYTHON) -m jobs.preflight $(if $(RECIPE),--recipe $(RECIPE)) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: install ## all tests
 	$(PYTHON) -m pytest

@@ -16,6 +16,8 @@ OVERLAYS = Path(__file__).parents[2] / "k8s" / "overlays"
 RUN_IMAGE = "ORCHESTRATOR_IMAGE"
 UNSET = "sha256:" + "0" * 64
 """Stands where a person has to put an image's digest."""
+CHART_COMPONENTS = {"webserver": "dagster-webserver", "viewer": "dagster-webserver-read-only"}
+"""Our web servers, and the label `component` of those that the official chart makes."""
 EXAMPLES = {
     "192.0.2.": "the addresses of the object store",
     "my-bucket": "the bucket",
@@ -34,9 +36,16 @@ def main() -> None:
         action="store_true",
         help="fail if something is still as it was shipped: use it before `kubectl apply`",
     )
+    parser.add_argument(
+        "--for-chart",
+        action="store_true",
+        help="without Dagster's own processes, which the official chart brings (k8s/helm/values.yaml)",
+    )
     arguments = parser.parse_args()
     try:
         found = render(folder(arguments.overlay))
+        if arguments.for_chart:
+            found = beside_chart(found)
         unset = [*(f"the digest of {image}" for image in without_digest(found)), *examples(found)]
         if unset and arguments.ready:
             raise BadInput(
@@ -102,6 +111,20 @@ def examples(found: list[Manifest]) -> list[str]:
     }
     places = {mark: [where for where, text in texts.items() if mark in text] for mark in EXAMPLES}
     return [f"{EXAMPLES[mark]} ({mark}, in {', '.join(where)})" for mark, where in places.items() if where]
+
+
+def beside_chart(found: list[Manifest]) -> list[Manifest]:
+    """What stays of an overlay where the official chart brings Dagster's processes and their configuration.
+
+    The proxy finds the chart's web servers under the names that it knows.
+    """
+    brought = {("Deployment", name) for name in (*CHART_COMPONENTS, "code-server", "daemon")}
+    brought |= {("Service", "code-server"), ("ConfigMap", "dagster-instance")}
+    kept = [item for item in found if (item["kind"], item["metadata"]["name"]) not in brought]
+    for item in kept:
+        if item["kind"] == "Service" and item["metadata"]["name"] in CHART_COMPONENTS:
+            item["spec"]["selector"] = {"component": CHART_COMPONENTS[item["metadata"]["name"]]}
+    return kept
 
 
 def check_one_orchestrator(found: list[Manifest], where: Path) -> None:

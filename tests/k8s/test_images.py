@@ -76,3 +76,20 @@ def test_a_dockerfile_is_pinned_and_does_not_run_as_root(image: str) -> None:
     assert copied == (
         {"pipelines", "models"} | ({"assets", "jobs", "recipes"} if image == "orchestrator" else set())
     )
+
+
+def test_of_the_repository_only_what_the_images_are_made_of_is_sent_to_the_build() -> None:
+    """Without it, the virtual environment and all data would be."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {
+        source
+        for image in ("gpu", "orchestrator")
+        for source in re.findall(
+            r"^COPY ([a-z0-9/.]+) /", (IMAGES / f"Dockerfile.{image}").read_text(), re.MULTILINE
+        )
+    }
+    assert {
+        source.removesuffix(f"/{Path(source).name}") if "." in source else source for source in copied
+    } == sent

@@ -357,6 +357,67 @@ def test_every_image_is_named_by_a_digest(rendered: list[Manifest]) -> None:
     assert DIGEST.fullmatch(factory["ORCHESTRATOR_IMAGE"])
 
 
+def test_beside_the_chart_stand_no_second_processes_and_its_web_servers_are_found() -> None:
+    command = [sys.executable, "-m", "pipelines.deploy", "eks-a100", "--for-chart"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    kept = list(yaml.safe_load_all(done.stdout))
+    assert {item["metadata"]["name"] for item in kept if pod_specs(item)} == {"postgres", "proxy"}
+    assert of_kind(kept, "ConfigMap").keys() == {"cluster", "factory", "proxy"}, (
+        "dagster-instance is the chart's"
+    )
+    values = helm_values()
+    for name in ("webserver", "viewer"):
+        service = of_kind(kept, "Service")[name]["spec"]
+        assert service["selector"]["component"].startswith("dagster-webserver")
+        assert service["ports"] == [{"port": 80, "targetPort": values["dagsterWebserver"]["service"]["port"]}]
+    # The policies go by labels: of the chart's pods, those in the values.
+    policies = of_kind(kept, "NetworkPolicy")
+    for policy, labels in (
+        ("web", values["dagsterWebserver"]["labels"]), ("orchestrator", values["dagsterWebserver"]["labels"]),
+        ("orchestrator", values["dagsterDaemon"]["labels"]),
+        ("code-server", values["dagster-user-deployments"]["deployments"][0]["labels"]),
+    ):  # fmt: skip
+        assert _selects(policies[policy]["spec"]["podSelector"], labels)
+    assert values["postgresql"]["enabled"] is False
+    assert values["postgresql"]["postgresqlHost"] in of_kind(kept, "Service")
+
+
+def test_a_read_only_root_of_the_charts_pods_leaves_a_place_for_temporary_files() -> None:
+    """Dagster's log manager asks for one when it starts, and ends the process where there is none."""
+    values = helm_values()
+    (server,) = values["dagster-user-deployments"]["deployments"]
+    for pod in (values["dagsterWebserver"], values["dagsterDaemon"], server):
+        assert pod["securityContext"]["readOnlyRootFilesystem"] is True
+        assert {"name": "tmp", "mountPath": "/tmp"} in pod["volumeMounts"]
+        assert {"name": "tmp", "emptyDir": {}} in pod["volumes"]
+        assert {"name": "HOME", "value": "/tmp"} in pod["env"]
+        spec = {
+            "securityContext": pod["podSecurityContext"], "volumes": pod["volumes"],
+            "containers": [{"name": "dagster", "securityContext": pod["securityContext"]}],
+        }  # fmt: skip
+        assert restricted(spec) == []
+
+
+def test_every_process_of_dagster_can_write_temporary_files(rendered: list[Manifest]) -> None:
+    for name, deployment in of_kind(rendered, "Deployment").items():
+        (spec,) = pod_specs(deployment)
+        assert {"name": "tmp", "mountPath": "/tmp"} in spec["containers"][0]["volumeMounts"], name
+        assert {"name": "tmp", "emptyDir": {}} in spec["volumes"], name
+
+
+def test_the_job_that_fills_the_volume_of_weights_is_admitted_and_may_read_the_web() -> None:
+    claim, job = yaml.safe_load_all((ROOT / "k8s/jobs/weights.yaml").read_text())
+    valid(claim)
+    valid(job)
+    (spec,) = pod_specs(job)
+    assert restricted(spec) + unhardened(spec) == []
+    assert job["spec"]["template"]["metadata"]["labels"] == {"vlm/role": "downloader"}
+    assert spec["volumes"][0] == {
+        "name": "weights",
+        "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]},
+    }
+
+
 def helm_values() -> Manifest:
     found: Manifest = yaml.safe_load((ROOT / "k8s/helm/values.yaml").read_text())
     return found
