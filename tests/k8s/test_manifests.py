@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pipelines.launch.cluster import Cluster, as_bytes
 from pipelines.launch.render import render as render_job
 from pipelines.launch.spec import JobSpec, Resources
 from pipelines.recipe import read_recipe
+from pipelines.systems.recipe import read_system
 from tests.assets.toy_stage import ToySpec
 from tests.launch.apiserver.admission import DIGEST, restricted, unhardened, valid
 
@@ -77,6 +79,29 @@ def test_every_pod_has_an_account_a_policy_for_what_comes_in_and_what_goes_out(
     for item in rendered:
         for spec in pod_specs(item):
             assert spec["serviceAccountName"] in accounts
+
+
+def test_every_account_that_opens_the_store_has_an_identity_or_keys(
+    overlay: Path, rendered: list[Manifest]
+) -> None:
+    """The code server reads tables for its schedules, and both web servers show the runs' logs."""
+    accounts = of_kind(rendered, "ServiceAccount")
+    opening = {
+        "run-worker", "code-server", "webserver", "viewer", "gpu-worker", "data-worker", "downloader",
+    }  # fmt: skip
+    assert accounts.keys() == opening | {"daemon", "unprivileged"}
+    with_identity = {name for name, one in accounts.items() if one["metadata"].get("annotations")}
+    if with_identity:
+        assert with_identity == opening
+        return
+    keys = {"secretRef": {"name": "store", "optional": True}}
+    for name in ("code-server", "webserver", "viewer"):
+        (spec,) = pod_specs(of_kind(rendered, "Deployment")[name])
+        assert keys in spec["containers"][0]["envFrom"]
+    assert settings(rendered).secrets.keys() == {"gpu", "data", "client", "downloader"}
+    told, pods = of_kind(rendered, "ConfigMap")["factory"]["data"], settings(rendered).environment
+    stores = {name: value for name, value in told.items() if name.startswith(("AWS_", "LAKE_"))}
+    assert stores == pods, "Dagster's processes and the jobs' pods open the same store"
 
 
 def test_only_accounts_that_call_the_api_have_a_token(rendered: list[Manifest]) -> None:
@@ -433,3 +458,30 @@ def test_the_charts_instance_launches_runs_as_the_one_of_the_manifests_does() ->
     assert values["global"]["dagsterHome"] == deployed["run_launcher"]["config"]["dagster_home"]
     (server,) = values["dagster-user-deployments"]["deployments"]
     assert server["includeConfigInLaunchedRuns"] == {"enabled": False}
+
+
+def test_what_the_guide_names_is_there() -> None:
+    guide = (ROOT / "docs/operations.md").read_text()
+    for path in re.findall(r"(?:k8s|recipes|pipelines|tests)/[\w./-]*\w", guide):
+        assert "/mine" in path or (ROOT / path).exists(), path
+    rendered = render(OVERLAYS / "eks-a100")
+    deployments = of_kind(rendered, "Deployment").keys()
+    for words in re.findall(r"(?:restart|scale) deployment ([a-z -]+?)(?: --|`|\n)", guide):
+        assert set(words.split()) <= deployments
+    assert set(re.findall(r"deployment/([a-z-]+)", guide)) <= deployments
+    for account in of_kind(rendered, "ServiceAccount"):
+        assert f"`{account}`" in guide, f"what may {account} do in the bucket?"
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z0-9-]+)", guide, re.MULTILINE)) <= targets
+    listed = subprocess.run(["make", "help"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert {"k8s-render", "preflight"} <= set(listed.split())
+
+
+def test_an_own_recipe_may_extend_a_shipped_one_from_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"extends: {ROOT}/recipes/parrot-7b.yaml\nworkspace: s3://ours/parrot\ncrawls_folder: s3://ours/crawls\n"
+    )
+    system = read_system(path)
+    assert location.url(system.folder) == "s3://ours/parrot"
+    assert location.url(system.crawls_folder) == "s3://ours/crawls"
