@@ -1,8 +1,8 @@
 """What a model answered: the option's letter, or the value, in what it said. Never a guess.
 
 Understands full-width letters and CJK punctuation, direction marks, Cyrillic look-alikes and Arabic
-option letters, and the ways in which an answer is announced in MMMB's six languages. What cannot be
-resolved is counted apart from what is wrong; both score zero.
+option letters, and the ways in which an answer is announced in thirteen languages. What is denied ("not red") or not
+known is not chosen. What cannot be resolved is counted apart from what is wrong; both score zero.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.benchmarks.question import Concept
+from pipelines.benchmarks import lexicon
+from pipelines.benchmarks.lexicon import WORD, normalised
+from pipelines.benchmarks.question import LETTERS, Concept
+from pipelines.benchmarks.short_answers import polarity, yes_or_no
 
-How = Literal["letter", "announced", "confirmed", "option_text", "only_letter", "unresolved"]
+How = Literal["letter", "announced", "confirmed", "yes_no", "option_text", "only_letter", "unresolved"]
 
-LETTERS = "ABCDE"
-_LOOKALIKES = {"А": "A", "В": "B", "С": "C", "Е": "E"}
+_LOOKALIKES = {"А": "A", "В": "B", "С": "C", "Е": "E", "Н": "H"}
 """Cyrillic capitals that are written like the Latin letter of an option."""
-_LONE_LOOKALIKE = re.compile(r"(?<!\w)[АВСЕ](?!\w)(?!\s+(?!или\b|и\b|не\b)[а-яё])")
+_LONE_LOOKALIKE = re.compile(r"(?<!\w)[АВСЕН](?!\w)(?!\s+(?!или\b|и\b|не\b)[а-яё])")
 """One that stands alone, and is not the conjunction or preposition before a word ("А что", "В углу")."""
-_TURKISH_ENDING = re.compile(r"(?<!\w)([A-E])['’](?:y?[iıuü]|[dt][iıuü]r|y?[ea])(?!\w)")
+_TURKISH_ENDING = re.compile(r"(?<!\w)([A-H])['’](?:y?[iıuü]|[dt][iıuü]r|y?[ea])(?!\w)")
 """Turkish endings of a letter: "A'yi seçiyorum", "B'dir"."""
-_ARABIC = {"أ": "A", "ا": "A", "ب": "B", "ج": "C", "د": "D", "ه": "E"}
+_ARABIC = {"أ": "A", "ا": "A", "ب": "B", "ج": "C", "د": "D", "ه": "E", "و": "F", "ز": "G", "ح": "H"}
 _QUOTES_AND_BRACKETS = " \t\n\"'`*_()[]{}<>«»“”‘’【】「」『』《》〈〉"
 _SENTENCE_ENDS = ".。!！?？,，、;；:：…"
-_WORD = r"[^\W_]"
-_LETTER = r"[\"'“‘(\[<《「*]*([A-E](?![A-Za-zÀ-ɏ0-9'’/])|[أابجده](?!\w))"
+_LETTER = r"[\"'“‘(\[<《「*]*([A-H](?![A-Za-zÀ-ɏ0-9'’/])|[أابجدهوزح](?!\w))"
 
 _ANNOUNCED = re.compile(
     "|".join(
@@ -44,15 +45,22 @@ _ANNOUNCED = re.compile(
             r"\b(?:ответ|вариант)(?:\s+(?:это|является))?",
             r"\b(?:cevap|yanıt|seçenek)(?:ım|im)?(?:\s+şıkkı)?",
             r"(?:الإجابة|الجواب|الخيار)(?:\s+(?:الصحيحة|الصحيح))?(?:\s+(?:هي|هو))?",
+            r"\b(?:antwort|option|buchstabe)(?:\s+(?:ist|lautet|wäre))?(?:\s+(?:die\s+)?(?:option|antwort|buchstabe))?",
+            r"\b(?:réponse|option|lettre)(?:\s+(?:correcte|exacte))?(?:\s+est)?(?:\s+(?:la\s+)?(?:lettre|réponse))?(?:\s+l['’]option)?",
+            r"\b(?:respuesta|opción|letra)(?:\s+(?:correcta|final))?(?:\s+es)?(?:\s+la)?(?:\s+(?:opción|letra))?",
+            r"\b(?:risposta|opzione|lettera)(?:\s+(?:corretta|giusta|esatta))?(?:\s+è)?(?:\s+la)?(?:\s+(?:opzione|lettera))?",
+            r"\b(?:jawaban|jawabannya|opsi|pilihan)(?:\s+yang\s+(?:benar|tepat))?(?:\s+adalah)?(?:\s+(?:opsi|pilihan))?",
+            r"(?:정답|답)(?:은|는|이)?",
+            r"(?:উত্তর|বিকল্প)(?:\s+(?:হল|হলো))?",
         )
     ),
     re.IGNORECASE,
 )
 _LEADING = re.compile(
-    r"^[\"'“‘(\[<《「【*]*([A-E]|[أابجده](?!\w))[\"'”’)\]>》」】*]*\s*[.。:：、,،，)）\-—]\s*(?![A-E](?!\w))\S"
+    r"^[\"'“‘(\[<《「【*]*([A-H]|[أابجدهوزح](?!\w))[\"'”’)\]>》」】*]*\s*[.。:：、,،，)）\-—]\s*(?![A-H](?!\w))\S"
 )
 _CONFIRMED = re.compile(
-    r"(?<![\w'’/])([A-E])(?![\w'’/])[\"')\]*]*\s*(?:"
+    r"(?<![\w'’/])([A-H])(?![\w'’/])[\"')\]*]*\s*(?:"
     r"(?:is|would be)\s+(?:the\s+)?(?:correct|right|best)"
     r"|(?:选项|项)?(?:是)?(?:正确|对)(?!\s*吗)"
     r"|(?:está|é\s+a(?:\s+\w+)?)\s+(?:correta|certa)"
@@ -60,17 +68,11 @@ _CONFIRMED = re.compile(
     r"|(?:seçeneği(?:dir)?|şıkkı(?:dır)?|seçeneğidir)|doğru"
     r"|[—–-]?\s*(?:правильный|верный)\s+(?:ответ|вариант))"
 )
-_SINGLE = re.compile(r"(?<![A-Za-zÀ-ɏ0-9'’/])([A-E])(?![A-Za-zÀ-ɏ0-9'’/])")
-_DENIED = re.compile(
-    r"(?:\bnot|\bnão é|\bне|n['’]t(?: be)?|不是|并非|不选|不|排除|\bليست?|\bلا)\s*(?:option\s*)?$",
-    re.IGNORECASE,
-)
-_DENIED_AFTER = re.compile(
-    r"\W*(?:(?:is|was)\s+(?:not|wrong|incorrect|false)|isn['’]t|是错|不是|不对|错误|değil|yanlış)",
-    re.IGNORECASE,
-)
+_SINGLE = re.compile(r"(?<![A-Za-zÀ-ɏ0-9'’/])([A-H])(?![A-Za-zÀ-ɏ0-9'’/])")
 _ARTICLE = re.compile(
-    r"A\s+(?!(?:or|and|is|was|ou|e|é|está|veya|ve|ya|değil|doğru\w*|seçene\w*|şık\w*|olmalı)(?!\w))[a-zà-ɏ]"
+    r"A\s+(?!(?:or|and|is|was|would|must|should|could|may|might|seems|looks|fits|because|since|as|not|but|rather|than"
+    r"|ou|e|é|está|porque|pois|veya|ve|ya|değil|doğru\w*|seç\w*|şık\w*|olmalı|oder|und|ist|wäre|stimmt|nicht"
+    r"|et|est|semble|o|y|es|parece|è|sembra|atau|dan|adalah|salah|benar)(?!\w))[a-zà-ɏ]"
 )
 
 
@@ -82,27 +84,18 @@ class Choice:
     how: How
 
 
-def normalised(text: str) -> str:
-    """NFKC (full-width forms become plain), without format characters, outer space removed."""
-    text = unicodedata.normalize("NFKC", text)
-    return "".join(character for character in text if unicodedata.category(character) != "Cf").strip()
-
-
 def choice(answer: str, options: Sequence[str]) -> Choice:
-    """The option that `answer` chooses, among `options` lettered from A.
+    """The option that `answer` chooses, among `options` lettered from A; an answer of "I don't know" chooses none.
 
-    In this order: the answer is a letter, or starts with one as a label; it announces one; it is or
-    holds the text of exactly one option; it holds exactly one letter of an option. Two different
-    findings of one kind are no finding.
+    In this order: the answer is a letter, or starts with one as a label; it announces one; it says yes or no where these are the
+    options; it is or holds the text of exactly one option; it holds exactly one letter of an option. Two different
+    findings of one kind are no finding, and what is denied is not found.
     """
     letters = LETTERS[: len(options)]
-    text = _LONE_LOOKALIKE.sub(lambda found: _LOOKALIKES[found[0]], normalised(answer))
-    text = _TURKISH_ENDING.sub(r"\1", text)
-    bare = text.strip(_QUOTES_AND_BRACKETS + _SENTENCE_ENDS)
-    if len(bare) == 1:
-        letter = _ARABIC.get(bare, bare.upper())
-        if letter in letters:
-            return Choice(letter, "letter")
+    text = _latin_letters(normalised(answer))
+    if (letter := _lone_letter(text)) is not None and letter in letters:
+        return Choice(letter, "letter")
+    text = lexicon.stated(text, _stands_alone, kept=options)
     if (
         (label := _LEADING.match(text))
         and (letter := _latin(label[1])) in letters
@@ -124,9 +117,16 @@ def choice(answer: str, options: Sequence[str]) -> Choice:
     }
     if confirmed:
         return Choice(confirmed.pop(), "confirmed") if len(confirmed) == 1 else Choice(None, "unresolved")
-    held = contained(answer, options)
+    poles = [polarity(lexicon.folded(option).strip(lexicon.MARKS)) for option in options]
+    if sorted(filter(None, poles)) == ["no", "yes"] and len(options) == 2:
+        said, _ = yes_or_no(answer)
+        held = {poles.index(said)} if said else set()
+        how: How = "yes_no"
+    else:
+        held = asserted(text, options)
+        how = "option_text"
     if len(held) == 1:
-        return Choice(letters[held.pop()], "option_text")
+        return Choice(letters[held.pop()], how)
     single = {
         match[1]
         for match in _SINGLE.finditer(text)
@@ -137,6 +137,24 @@ def choice(answer: str, options: Sequence[str]) -> Choice:
     return Choice(None, "unresolved")
 
 
+def _latin_letters(text: str) -> str:
+    """The text with Cyrillic look-alikes of an option's letter made Latin, and its Turkish endings taken away."""
+    return _TURKISH_ENDING.sub(r"\1", _LONE_LOOKALIKE.sub(lambda found: _LOOKALIKES[found[0]], text))
+
+
+def _lone_letter(text: str) -> str | None:
+    bare = text.strip(_QUOTES_AND_BRACKETS + _SENTENCE_ENDS)
+    return _ARABIC.get(bare, bare.upper()) if len(bare) == 1 else None
+
+
+def _stands_alone(clause: str) -> str | None:
+    """The letter that a folded clause is, or announces, by itself."""
+    found = _lone_letter(clause)
+    if found is None and (announced := _ANNOUNCED.fullmatch(clause)):
+        found = next(group for group in announced.groups() if group)
+    return found
+
+
 def _starts_words(text: str, match: re.Match[str]) -> bool:
     """Whether the letter that the match ends with is the article of English or Portuguese ("A cat")."""
     return bool(_ARTICLE.match(text, match.end() - 1))
@@ -144,7 +162,7 @@ def _starts_words(text: str, match: re.Match[str]) -> bool:
 
 def _denied(text: str, match: re.Match[str], letter: int) -> bool:
     """Whether the letter, or what announces it, is denied: "not B", "B is wrong"."""
-    return bool(_DENIED.search(text[: match.start()]) or _DENIED_AFTER.match(text, match.end(letter)))
+    return lexicon.denied(text[: match.start()], text[match.end(letter) :], letter=True)
 
 
 def _latin(letter: str) -> str:
@@ -156,27 +174,50 @@ def contained(answer: str, texts: Sequence[str]) -> set[int]:
 
     A text in a script with spaces must begin and end at a word's bounds, an English plural allowed.
     """
+    return {number for _, _, number in _mentions(normalised(answer).casefold(), texts)}
+
+
+def asserted(answer: str, texts: Sequence[str]) -> set[int]:
+    """As `contained`, without those that are denied: "not red", "neither red nor green"."""
     said = normalised(answer).casefold()
+    return {
+        number
+        for start, end, number in _mentions(said, texts)
+        if not lexicon.denied(said[:start], said[end:])
+    }
+
+
+def _mentions(said: str, texts: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Where which text stands in the answer in lower case: (start, end, number)."""
     spans: list[tuple[int, int, int]] = []
     for number, text in enumerate(texts):
         wanted = normalised(text).casefold().strip(_SENTENCE_ENDS + " ")
         if not wanted:
             continue
         pattern = re.escape(wanted)
-        if wanted[0].isascii() or _is_spaced(wanted[0]):
-            pattern = rf"(?<!{_WORD}){pattern}"
-        if wanted[-1].isascii() or _is_spaced(wanted[-1]):
-            pattern = rf"{pattern}(?:e?s)?(?!{_WORD})"
+        if wanted[0].isascii() or _begins_at_a_space(wanted[0]):
+            pattern = rf"(?<!{WORD}){pattern}"
+        if wanted[-1].isascii() or _ends_at_a_space(wanted[-1]):
+            pattern = rf"{pattern}(?:e?s)?(?!{WORD})"
         spans += [(match.start(), match.end(), number) for match in re.finditer(pattern, said)]
-    return {
-        number
+    return [
+        (start, end, number)
         for start, end, number in spans
         if not any(a <= start and end <= b and b - a > end - start for a, b, _ in spans)
-    }
+    ]
 
 
-def _is_spaced(character: str) -> bool:
-    return unicodedata.name(character, "").split(" ")[0] in ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW")
+_SPACED = ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI")
+_SUFFIXED = ("BENGALI", "HANGUL")
+"""Scripts whose languages put endings on a word without a space."""
+
+
+def _begins_at_a_space(character: str) -> bool:
+    return unicodedata.name(character, "").split(" ")[0] in (*_SPACED, *_SUFFIXED)
+
+
+def _ends_at_a_space(character: str) -> bool:
+    return unicodedata.name(character, "").split(" ")[0] in _SPACED
 
 
 @dataclass(frozen=True)
@@ -189,9 +230,11 @@ class OpenAnswer:
 
 
 def open_answer(answer: str, gold: Concept, values: Sequence[Concept]) -> OpenAnswer:
-    """The answer is right if, of all values of its topic in all languages, it holds the right one alone."""
+    """The answer is right if, of all values of its topic in all languages, it asserts the right one alone."""
     named = [(number, language, words) for number, value in enumerate(values) for language, words in value]
-    held = [named[index] for index in contained(answer, [words for _, _, words in named])]
+    texts = [words for _, _, words in named]
+    text = lexicon.stated(normalised(answer), lambda _: None, kept=texts)
+    held = [named[index] for index in asserted(text, texts)]
     said = {number for number, _, _ in held}
     right = said == {values.index(gold)}
     return OpenAnswer(right, bool(said), frozenset(language for _, language, _ in held))

@@ -1,61 +1,25 @@
-"""Answers of a word or two: yes or no in many languages, labels, short phrases. Never a guess."""
+"""Answers of a word or two, in many languages: yes or no, true or false or unclear, short phrases. Never a guess.
+
+What says that the speaker does not know, or cannot see, is no answer, whatever words it holds. The words stand in
+`lexicon.yaml`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from pipelines.benchmarks import lexicon
 from pipelines.benchmarks.benchmark import Reader, Reading
-from pipelines.benchmarks.extraction import contained, normalised
+from pipelines.benchmarks.lexicon import MARKS, key
 from pipelines.benchmarks.question import Asked
 
-YES_WORDS = (
-    *(
-        "yes",
-        "yeah",
-        "yep",
-        "correct",
-        "是",
-        "是的",
-        "对",
-        "有",
-        "正确",
-        "sim",
-        "نعم",
-        "أجل",
-        "evet",
-        "да",
-        "ja",
-        "oui",
-        "sí",
-        "si",
-    ),
-    *("হ্যাঁ", "ya", "네", "예"),
-)
-NO_WORDS = (
-    *(
-        "no",
-        "nope",
-        "incorrect",
-        "否",
-        "不是",
-        "不",
-        "没有",
-        "不对",
-        "错误",
-        "não",
-        "لا",
-        "كلا",
-        "hayır",
-        "нет",
-        "nein",
-        "non",
-    ),
-    *("না", "tidak", "아니요", "아니오"),
-)
-_FIRST_WORD = re.compile(r"[\W_]*([^\W_]+)")
-_ARTICLE = re.compile(r"^(?:a|an|the)\s+")
 Extractor = Callable[[str, Asked], tuple[str | None, str]]
+Found = tuple[str | None, str]
+UNRESOLVED: Found = (None, "unresolved")
+_ARTICLE = re.compile(r"^(?:a|an|the)\s+")
+_ALTERNATIVES = re.compile(r"\s*[/|]\s*")
+_DENIAL_OF = {"true": "false", "false": "true"}
 
 
 def word_reader(extract: Extractor) -> Reader:
@@ -68,25 +32,120 @@ def word_reader(extract: Extractor) -> Reader:
     return read
 
 
-def yes_or_no(answer: str, _: Asked | None = None) -> tuple[str | None, str]:
-    """Yes or no by the first word, else by the only one of the two that stands in the answer."""
-    text = normalised(answer).casefold()
-    first = _FIRST_WORD.match(text)
-    for said, words in (("yes", YES_WORDS), ("no", NO_WORDS)):
-        if first and first[1] in words:
-            return said, "first_word"
-    return only(answer, {"yes": YES_WORDS, "no": NO_WORDS})
+def polarity(clause: str) -> str | None:
+    """Yes or no if the folded clause is nothing else ("yes", "there isn't"), or begins with it as only an answer does."""
+    for rest in lexicon.without_lead(clause):
+        for said in ("yes", "no"):
+            if key(said).fullmatch(rest):
+                return said
+        for said in ("yes", "no"):
+            if key(f"{said}_first").match(rest):
+                return said
+    return None
 
 
-def only(answer: str, words: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
-    """The name whose words stand in the answer, if no other name's do; a word inside a longer one does not count."""
-    named = [(name, word) for name, of_name in words.items() for word in of_name]
-    held = {named[index][0] for index in contained(answer, [word for _, word in named])}
-    return (held.pop(), "word") if len(held) == 1 else (None, "unresolved")
+def yes_or_no(answer: str, _: Asked | None = None) -> Found:
+    """Yes or no: by the first clause, else by the only one that clauses say, else by a denial ("there is no dog"), else
+    by a word that means nothing else. "No idea" and "yes or no" are neither.
+    """
+    text = lexicon.stated(lexicon.normalised(answer), polarity)
+    clauses = [clause.folded for sentence in lexicon.sentences(text) for clause in sentence if clause.folded]
+    if not clauses or any(_offers_both(clause) for clause in clauses):
+        return UNRESOLVED
+    if said := polarity(clauses[0]):
+        return said, "first_clause"
+    found = {said for clause in clauses if (said := polarity(clause))}
+    if found:
+        return (found.pop(), "clause") if len(found) == 1 else UNRESOLVED
+    if any(key("denies").search(clause) for clause in clauses):
+        return "no", "denial"
+    strong = {said for said in ("yes", "no") for clause in clauses if key(f"strong_{said}").search(clause)}
+    words = {word for clause in clauses for word in clause.split() if len(word) > 1}
+    named = strong | {said for said in ("yes", "no") for word in words if key(said).fullmatch(word)}
+    return (strong.pop(), "word") if len(named) == len(strong) == 1 else UNRESOLVED
+
+
+def _offers_both(clause: str) -> bool:
+    """Whether the clause names yes and no beside each other: "yes or no", "yes/no"."""
+    if any(key(said).fullmatch(clause) for said in ("yes", "no")):
+        return False
+    parts = [part.strip(MARKS) for half in _ALTERNATIVES.split(clause) for part in _parted(half)]
+    return {said for part in parts if (said := polarity(part))} == {"yes", "no"}
+
+
+def _parted(clause: str) -> Iterator[str]:
+    start = 0
+    for begin, end in sorted(key("either").spans(clause)):
+        if begin >= start:
+            yield clause[start:begin]
+            start = end
+    yield clause[start:]
+
+
+def truth(answer: str) -> Found:
+    """ "true", "unclear" or "false": what an answer says of a statement, denials turned round.
+
+    What leaves the statement open ("it cannot be determined") is unclear; what the speaker does not know is nothing.
+    """
+    text = lexicon.stated(lexicon.normalised(answer), _whole_truth, open_counts=True)
+    sentences = [
+        [clause.folded for clause in sentence if clause.folded] for sentence in lexicon.sentences(text)
+    ]
+    sentences = [clauses for clauses in sentences if clauses]
+    if sentences and (said := _whole_truth(sentences[0][0])):
+        return said, "first_clause"
+    for explained in (False, True):
+        found: set[str] = set()
+        for clauses in sentences:
+            found |= _truths(clauses, explained=explained)
+        if found:
+            return (found.pop(), "word") if len(found) == 1 else UNRESOLVED
+    return UNRESOLVED
+
+
+def _whole_truth(clause: str) -> str | None:
+    """The one of the three that a folded clause is, if it is nothing else."""
+    for rest in lexicon.without_lead(clause):
+        for said in ("unclear", "false", "true"):
+            if key(said).fullmatch(rest) or (said == "true" and key("true_alone").fullmatch(rest)):
+                return said
+        if key("undetermined").fullmatch(rest):
+            return "unclear"
+    return None
+
+
+def _truths(clauses: Sequence[str], *, explained: bool) -> set[str]:
+    """What a sentence says, its reasons left out unless `explained`; what follows "it is unclear" is what is unclear."""
+    found: set[str] = set()
+    for clause in clauses:
+        if not explained and key("reason").match(clause):
+            continue
+        spans = [
+            (start, end, said)
+            for name, said in (
+                ("unclear", "unclear"),
+                ("undetermined", "unclear"),
+                ("false", "false"),
+                ("true", "true"),
+            )
+            for start, end in key(name).spans(clause)
+        ]
+        whole = sorted(
+            (start, end, said)
+            for start, end, said in spans
+            if not any(a <= start and end <= b and b - a > end - start for a, b, _ in spans)
+        )
+        for start, end, said in whole:
+            if said in _DENIAL_OF and lexicon.denied(clause[:start], clause[end:]):
+                said = _DENIAL_OF[said]
+            if said == "unclear":
+                return found | {said}
+            found.add(said)
+    return found
 
 
 def normalised_phrase(answer: str) -> str:
     """The first line, in lower case, without outer punctuation and a leading English article."""
-    lines = normalised(answer).casefold().splitlines()
+    lines = lexicon.normalised(answer).casefold().splitlines()
     text = lines[0].strip(" \t.,;:!?\"'()[]。，！？、") if lines else ""
     return _ARTICLE.sub("", text)

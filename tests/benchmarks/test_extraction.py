@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+import yaml
+
+from pipelines.benchmarks import lexicon
 from pipelines.benchmarks.extraction import choice, contained, open_answer
 
 COLOURS = ["red", "green", "blue", "black"]
@@ -63,6 +67,19 @@ LETTERS = [
     ("banana", ["apple", "banana", "nan", "none"], "B"),
     ("None", ["None", "One", "Two", "NA"], "A"),
     ("not known", ["no", "not known", "yes", "maybe"], "B"),
+    ("I don't know", ["I don't know", "red"], "A"),
+    ("It cannot be determined.", ["red", "cannot be determined"], "B"),
+    ("It is not red but green.", COLOURS, "B"),
+    ("I'm not sure, but I think it is B.", COLOURS, "B"),
+    ("B, I cannot tell why", COLOURS, "B"),
+    ("O gato está no sofá.", ["sofá", "cama"], "A"),  # "no" is "in the" here
+    ("The dog is not moving.", ANIMALS, "A"),
+    ("不是", ["是", "否"], "B"),
+    ("Yok", ["Var", "Yok"], "B"),
+    ("six", ["one", "two", "three", "four", "five", "six"], "F"),
+    ("The answer is F.", ["one", "two", "three", "four", "five", "six"], "F"),
+    ("(H)", list("abcdefgh"), "H"),
+    ("ح", ["one", "two", "three", "four", "five", "six", "seven", "eight"], "H"),
 ]
 
 NOTHING = [
@@ -83,6 +100,16 @@ NOTHING = [
     ("12", COLOURS),
     ("reddish", COLOURS),
     ("紫色", FARBEN),
+    ("It is not red.", COLOURS),
+    ("不是红色", FARBEN),
+    ("Não é vermelho", ["vermelho", "verde"]),
+    ("I don't know if it is red", COLOURS),
+    ("I cannot tell whether it is red, or green.", COLOURS),
+    ("Neither red nor green.", COLOURS),
+    ("No idea", ["Yes", "No"]),
+    ("Não sei", ["Sim", "Não"]),
+    ("لا أعرف", ["نعم", "لا"]),
+    ("对不起", ["对", "错"]),
 ]
 
 
@@ -105,6 +132,25 @@ def test_a_text_inside_a_longer_one_does_not_count_as_said() -> None:
     assert contained("not known", ["no", "not known", "known"]) == {1}
 
 
+def test_a_word_inside_another_does_not_count_in_a_script_with_vowel_signs() -> None:
+    assert contained("জানালা", ["না"]) == set()
+    assert contained("না, জানালা", ["না"]) == {0}
+    assert contained("লালটি।", ["লাল"]) == {0}
+
+
+def test_every_language_of_the_lexicon_has_every_key_in_patterns_that_compile() -> None:
+    tables = yaml.safe_load(lexicon.FILE.read_text(encoding="utf-8"))
+    assert {"en", "zh", "pt", "ar", "tr", "ru", "de", "fr", "es", "it", "bn", "id", "ko"} <= tables.keys()
+    for language, table in tables.items():
+        assert table.keys() == tables["en"].keys(), language
+        for name in table:
+            lexicon.key(name)
+            for pattern in table[name]:
+                # Folding makes lower case of all: of \W, too.
+                assert not re.search(r"\[A-Z]", pattern), (language, name, pattern)
+                assert not re.compile(pattern).search(""), (language, name, pattern)
+
+
 SHAPES = [(("en", "circle"), ("zh", "圆形")), (("en", "square"), ("zh", "正方形"))]
 
 
@@ -118,6 +164,9 @@ SHAPES = [(("en", "circle"), ("zh", "圆形")), (("en", "square"), ("zh", "正�
         ("square", False, True, {"en"}),
         ("a circle or a square", False, True, {"en"}),
         ("semicircle", False, False, set()),
+        ("It is not a circle.", False, False, set()),
+        ("我不知道是不是圆形。", False, False, set()),
+        ("不是正方形，是圆形。", True, True, {"zh"}),
         ("", False, False, set()),
     ],
 )

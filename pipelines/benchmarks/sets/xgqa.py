@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.benchmarks import json_files, short_answers
+from pipelines.benchmarks import json_files, lexicon, short_answers
 from pipelines.benchmarks.benchmark import LEAVES_MISSING_OUT, Benchmark, Row
 from pipelines.benchmarks.files import Files
 from pipelines.benchmarks.profiles import official
@@ -73,17 +73,22 @@ def image_names(path: Path) -> list[str]:
 
 
 def short_answer(answer: str, asked: Asked) -> tuple[str | None, str]:
-    """The answer's first line without case, article and punctuation; the gold's own words stand for the gold."""
+    """The answer's first line without case, article and punctuation; the gold's own words stand for the gold.
+
+    "I don't know", in any language, is no answer, unless it is the gold.
+    """
     said = short_answers.normalised_phrase(answer)
     if asked.details["translated"] and said == short_answers.normalised_phrase(asked.details["translated"]):
         return asked.gold, "translated"
+    if said == short_answers.normalised_phrase(asked.gold):
+        return asked.gold, "phrase"
     if asked.gold in ("yes", "no"):
         found, how = short_answers.yes_or_no(answer, asked)
         if found is not None:
             return found, how
-    if said == short_answers.normalised_phrase(asked.gold):
-        return asked.gold, "phrase"
-    return (said, "phrase") if said else (None, "unresolved")
+    if lexicon.states_nothing(lexicon.folded(said).strip(lexicon.MARKS)):
+        return short_answers.UNRESOLVED
+    return (said, "phrase") if said else short_answers.UNRESOLVED
 
 
 def values(rows: Sequence[Row]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from pipelines.benchmarks.question import Asked
 
 FILE = "xvnli_{language}.jsonl"
 LABELS = ("entailment", "neutral", "contradiction")
+OF_TRUTH = {"true": "entailment", "unclear": "neutral", "false": "contradiction"}
 NO_LABEL = "-"
 VERBALISER = {
     "en": ("true", "unclear", "false"),
@@ -73,10 +74,22 @@ def image_names(path: Path) -> list[str]:
     return [f"{row['Flikr30kID']}.jpg" for _, row in json_files.lines(path, ("Flikr30kID",))]
 
 
-def label(answer: str, asked: Asked) -> tuple[str | None, str]:
-    """The label whose English name or word in the question's language stands in the answer alone."""
-    words = {name: (name, word) for name, word in zip(LABELS, VERBALISER[asked.language], strict=True)}
-    return short_answers.only(answer, words)
+def label(answer: str, _: Asked | None = None) -> tuple[str | None, str]:
+    """The label that the answer gives, by its name or by words for true, unclear and false in any language."""
+    said, how = short_answers.truth(answer)
+    return (None if said is None else OF_TRUTH[said]), how
+
+
+def exact_label(answer: str, asked: Asked) -> tuple[str | None, str]:
+    """The label of which the answer is the name, or the prompt's word, exactly.
+
+    IGLUE's models are classifiers: its code takes the highest of three class scores and reads no text. The verbaliser is
+    what classes are to a model that answers in words.
+    """
+    classes = dict(zip(VERBALISER[asked.language], LABELS, strict=True))
+    if answer in classes:
+        return classes[answer], "verbaliser"
+    return official.exact(answer)
 
 
 def values(rows: Sequence[Row]) -> dict[str, float]:
@@ -95,7 +108,7 @@ BENCHMARK = Benchmark(
     questions=questions,
     readers={
         "robust": short_answers.word_reader(label),
-        "official": short_answers.word_reader(lambda answer, _: official.exact(answer)),
+        "official": short_answers.word_reader(exact_label),
     },
     values=values,
     figures=("accuracy", "accuracy_valid", "unresolved"),
