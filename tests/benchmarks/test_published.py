@@ -19,6 +19,7 @@ from pipelines.benchmark_files.spec import STAGE, BenchmarkFilesSpec, Published
 from pipelines.benchmarks import answers, suite
 from pipelines.benchmarks.benchmark import catalogue
 from pipelines.benchmarks.question import Asked
+from pipelines.benchmarks.sets import xvnli
 from pipelines.errors import BadInput
 from pipelines.fingerprint import reusable
 from pipelines.lake import identity, manifest
@@ -101,6 +102,46 @@ def test_a_model_that_answers_everything_rightly_gets_the_highest_scores(
     assert model["xvnli"]["ar"]["accuracy"]["n"] == 4 and model["xvnli"]["ar"]["accuracy_valid"]["n"] == 3
     assert model["llava"]["en"]["relative"]["value"] == pytest.approx(1.0)
     assert model["llava"]["en"]["judge"] == "reference_overlap" and not model["llava"]["en"]["is_a_model"]
+
+
+def test_the_prompts_words_are_xvnlis_classes_under_its_own_rules(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    def says(asked: Asked) -> str:
+        words = dict(zip(xvnli.LABELS, xvnli.VERBALISER[asked.language], strict=True))
+        return words.get(asked.gold, words["neutral"])
+
+    found = scores({"xvnli": tables["xvnli"]}, tmp_path, says)["models"]["model"]["xvnli"]
+    for language in xvnli.VERBALISER:
+        profiles = found[language]["profiles"]
+        assert profiles["official"]["accuracy_valid"]["value"] == 1.0
+        assert profiles["robust"]["accuracy_valid"]["value"] == 1.0
+        assert found[language]["extraction_cost"]["official"]["headline"] == 0.0
+    # Exactly: another case or a full stop is no class.
+    capital = scores(
+        {"xvnli": tables["xvnli"]}, tmp_path / "capital", lambda asked: says(asked).title() + "."
+    )
+    for of_language in capital["models"]["model"]["xvnli"].values():
+        assert of_language["profiles"]["official"]["accuracy"]["value"] == 0.0
+        assert of_language["profiles"]["robust"]["accuracy_valid"]["value"] == 1.0
+
+
+def test_i_do_not_know_is_no_answer(tables: dict[str, Path], tmp_path: Path) -> None:
+    words = {
+        "en": "No idea",
+        "zh": "不知道",
+        "pt": "Não sei",
+        "ar": "لا أعرف",
+        "es": "No lo sé",
+        "de": "Keine Ahnung",
+    }
+    some = {name: tables[name] for name in ("mme", "xvnli", "xgqa", "mmmb")}
+    document = scores(some, tmp_path, lambda asked: words.get(asked.language, "Не знаю"))
+    model = document["models"]["model"]
+    for name in some:
+        for language, found in model[name].items():
+            assert found["unresolved"]["value"] == 1.0, (name, language)
+            assert found["extraction"] == {"unresolved": found["items"]} or name == "mmmb"
 
 
 def test_mme_points_are_accuracy_and_both_right(tables: dict[str, Path], tmp_path: Path) -> None:
@@ -313,60 +354,67 @@ def test_an_unbalanced_quotation_mark_is_found_where_it_stands(tmp_path: Path) -
         execute(STAGE, spec)
 
 
-def yes_no_table(path: Path, pairs: int, *, singles: int = 0) -> None:
-    """Pairs of a yes and a no question about one image, and single ones."""
-    rows = []
-    for image in range(pairs):
-        for thing, letter in (("dog", "A"), ("cat", "B")):
-            question = f"Is there a {thing} in the picture?"
-            rows.append(
-                [
-                    str(len(rows)),
-                    published.encoded(image),
-                    question,
-                    "",
-                    "Yes",
-                    "No",
-                    letter,
-                    "existence",
-                    "test",
-                ]
-            )
-    for single in range(singles):
+YES_NO_QUESTIONS = {
+    "en": ("Is there a {} in the picture?", ("dog", "cat"), ("Yes", "No")),
+    "zh": ("图中有{}吗？", ("狗", "猫"), ("有", "没有")),
+    "pt": ("Há um {} na imagem?", ("cão", "gato"), ("Sim", "Não")),
+    "ar": ("هل يوجد {} في الصورة؟", ("كلب", "قط"), ("نعم", "لا يوجد")),
+    "tr": ("{} resimde var mı?", ("Köpek", "Kedi"), ("Var", "Yok")),
+    "ru": ("На картинке есть {}?", ("собака", "кошка"), ("Да", "Нет")),
+}
+"""Questions that share their first words in some languages, in others none."""
+
+
+def yes_no_table(
+    path: Path, pairs: int, *, singles: int = 0, language: str = "en", of_image: int = 2
+) -> None:
+    """Pairs of a yes and a no question, `of_image` questions about an image, and single ones."""
+    question, things, words = YES_NO_QUESTIONS[language]
+    rows: list[list[str]] = []
+
+    def add(image: int, question: str, options: tuple[str, ...], answer: str) -> None:
         rows.append(
-            [
-                str(len(rows)),
-                published.encoded(90 + single),
-                "Which?",
-                "",
-                "one",
-                "two",
-                "A",
-                "existence",
-                "test",
-            ]
+            [str(len(rows)), published.encoded(image), question, "", *options, answer, "existence", "test"]
         )
+
+    for number in range(2 * pairs):
+        add(number // of_image, question.format(things[number % 2]), words, "AB"[number % 2])
+    for single in range(singles):
+        add(90 + single, "Which?", ("one", "two"), "A")
     columns = ["index", "image", "question", "hint", "A", "B", "answer", "category", "split"]
     published.tsv(path, columns, rows, quoted=False)
+
+
+def pair_scores(folder: Path, language: str = "en", **table: int) -> dict[str, Any]:
+    """Scores of a model that is right on the first four items, and says A to the others."""
+    yes_no_table(folder / f"mmmb_{language}.tsv", 10, language=language, **table)
+    made = folder / "table"
+    files = {f"mmmb_{language}.tsv": folder / f"mmmb_{language}.tsv"}
+    execute(STAGE, BenchmarkFilesSpec(output=made, benchmark="mmmb", files=files))
+    found = scores({"mmmb": made}, folder, lambda asked: asked.gold if asked.item in "0123" else "A")
+    figures: dict[str, Any] = found["models"]["model"]["mmmb"][language]["profiles"]["robust"]
+    return figures
 
 
 @pytest.mark.parametrize(("singles", "has_pairs"), [(0, True), (1, True), (4, False)])
 def test_the_papers_pair_rule_is_scored_where_the_data_has_pairs(
     tmp_path: Path, singles: int, has_pairs: bool
 ) -> None:
-    yes_no_table(tmp_path / "mmmb_en.tsv", 10, singles=singles)
-    table = tmp_path / "table"
-    execute(
-        STAGE,
-        BenchmarkFilesSpec(output=table, benchmark="mmmb", files={"mmmb_en.tsv": tmp_path / "mmmb_en.tsv"}),
-    )
-    # Always the first option, rotated or not: every "yes" right as published, no "no", so no pair.
-    found = scores({"mmmb": table}, tmp_path, lambda asked: asked.gold if asked.item in "0123" else "A")
-    figures = found["models"]["model"]["mmmb"]["en"]["profiles"]["robust"]
+    figures = pair_scores(tmp_path, singles=singles)
     assert ("pair" in figures) is has_pairs
     if has_pairs:
+        # Every yes is right as published, of the no only two.
         assert figures["pair"]["value"] == 0.2 and figures["pair"]["n"] == 10
         assert figures["plain"]["value"] == pytest.approx((4 + 8 + singles) / (20 + singles), abs=1e-4)
+
+
+@pytest.mark.parametrize("language", YES_NO_QUESTIONS)
+def test_pairs_are_found_in_every_language(tmp_path: Path, language: str) -> None:
+    assert pair_scores(tmp_path, language)["pair"]["n"] == 10
+
+
+def test_more_than_two_questions_about_an_image_make_no_pairs(tmp_path: Path) -> None:
+    assert "pair" not in pair_scores(tmp_path, of_image=4)
 
 
 def test_an_image_that_is_no_image_is_named_when_it_is_fetched(tmp_path: Path) -> None:

@@ -2,27 +2,23 @@
 
 The released code scores each row by itself ("plain"); the paper describes circular evaluation, which the
 rotations made here give, and pairs of a yes and a no question about one image, which are scored where the data
-has them: at least 95 % of the rows must fall into pairs of one image, category and stem.
+has them: at least 95 % of the rows must fall into pairs, the only two yes/no questions about an image in their category.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from pipelines.benchmarks import choice
+from pipelines.benchmarks import choice, lexicon
 from pipelines.benchmarks.benchmark import Benchmark, Judged
 from pipelines.benchmarks.files import Files
-from pipelines.benchmarks.question import Asked
+from pipelines.benchmarks.question import LETTERS, Asked
+from pipelines.benchmarks.short_answers import polarity
 from pipelines.benchmarks.statistics import Estimate, estimate
 
 FILE = "mmmb_{language}.tsv"
 LEAST_PAIRED = 0.95
-_YES_NO = {"yes": "yes", "no": "no", "是": "yes", "否": "no", "不是": "no", "sim": "yes", "não": "no"} | {
-    "نعم": "yes", "لا": "no", "evet": "yes", "hayır": "no", "да": "yes", "нет": "no",
-}  # fmt: skip
-
 _plain_questions = choice.questions("mmmb", FILE, circular=True)
 
 
@@ -39,30 +35,28 @@ def questions(files: Files, language: str) -> list[Asked]:
 
 
 def yes_no_pairs(asked: Sequence[Asked]) -> dict[str, str]:
-    """Item -> pair, where at least 95 % of the items fall into pairs of a yes and a no; else nothing."""
-    groups: dict[tuple[str, str, str], list[Asked]] = defaultdict(list)
+    """Item -> pair, where at least 95 % of the items fall into pairs of a yes and a no; else nothing.
+
+    No word of the questions is looked at, so the rule is the same in every language.
+    """
+    groups: dict[tuple[str, str], list[Asked]] = defaultdict(list)
     for one in asked:
-        if _gold_yes_no(one):
-            groups[one.image_sha256, one.category, _stem(one.question)].append(one)
+        if gold_yes_no(one):
+            groups[one.image_sha256, one.category].append(one)
     pairs = {
         one.item: f"{first.item}/{second.item}"
         for group in groups.values()
         if len(group) == 2
         for first, second in [group]
-        if {_gold_yes_no(first), _gold_yes_no(second)} == {"yes", "no"}
+        if {gold_yes_no(first), gold_yes_no(second)} == {"yes", "no"}
         for one in group
     }
     return pairs if asked and len(pairs) >= LEAST_PAIRED * len(asked) else {}
 
 
-def _gold_yes_no(asked: Asked) -> str:
-    text = asked.options["ABCDEFGH".index(asked.gold)]
-    return _YES_NO.get(text.strip(" .。").casefold(), "")
-
-
-def _stem(question: str) -> str:
-    """The question's first two words: what a yes and a no question about one thing have in common."""
-    return " ".join(re.findall(r"\w+", question.casefold())[:2])
+def gold_yes_no(asked: Asked) -> str | None:
+    """Whether the right option says yes or no, in any language: "Yes", "有", "لا يوجد", "Var"."""
+    return polarity(lexicon.folded(asked.options[LETTERS.index(asked.gold)]).strip(lexicon.MARKS))
 
 
 def pair_accuracy(judged: Sequence[Judged]) -> dict[str, Estimate | None]:
