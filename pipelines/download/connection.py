@@ -192,6 +192,11 @@ def resolve(host: str, deadline: Deadline) -> list[Address]:
     return known[1]
 
 
+def forget(host: str) -> None:
+    """Look the host up anew when it is next asked for."""
+    _names.pop(host, None)
+
+
 def _looked_up(host: str, deadline: Deadline) -> list[Address] | Failure:
     """The addresses, or why there are none and will be none for some time.
 
@@ -204,11 +209,11 @@ def _looked_up(host: str, deadline: Deadline) -> list[Address] | Failure:
     thread.start()
     thread.join(deadline.operation())
     if not answer:
-        raise deadline.expired()
+        raise Failure(Reason.TIMEOUT, "the resolver did not answer", retryable=True, own=True)
     if isinstance(answer[0], socket.gaierror):
         words = answer[0].strerror or ""
         if answer[0].errno == socket.EAI_AGAIN:
-            raise Failure(Reason.DNS_FAILED, words, retryable=True)
+            raise Failure(Reason.DNS_FAILED, words, retryable=True, own=True)
         return Failure(Reason.DNS_FAILED, words)
     if isinstance(answer[0], Exception):
         return Failure(Reason.DNS_FAILED, str(answer[0]))

@@ -23,8 +23,9 @@ from typing import Any, Self
 from urllib.parse import urljoin
 
 from pipelines.download.addresses import Policy, Target, literal, target
-from pipelines.download.connection import Connection, Deadline
+from pipelines.download.connection import Connection, Deadline, forget
 from pipelines.download.hosts import Hosts
+from pipelines.download.network import OWN_ERRORS, Network
 from pipelines.download.reasons import Failure, Reason, of_status
 from pipelines.download.robots import MAX_BYTES as MAX_ROBOTS_BYTES
 from pipelines.download.robots import Robots
@@ -39,6 +40,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIRST_PAUSE_SECONDS = 0.2
 _CHUNK_BYTES = 65_536
+_PROBE_SECONDS = 5.0
 
 
 class Response:
@@ -70,9 +72,12 @@ class GuardedOpener(urllib.request.OpenerDirector):
         super().__init__()
         self.suspects: Suspects | None = None
         """Where the URLs are noted that are being fetched."""
+        self.passing: dict[str, Failure] = {}
+        """Failures of URLs that may come later, since img2dataset hands on no more than a text; taken by whom they concern."""
+        self.network = Network(self._answers)
         self._parameters, self._policy = parameters, policy
         self._agent_token = re.split(r"[/ (]", parameters.user_agent, maxsplit=1)[0].lower()
-        self._hosts = Hosts(turns, parameters.connections_per_host)
+        self.hosts = Hosts(turns, parameters.connections_per_host)
         self._robots = Robots(self._robots_txt, self._agent_token) if parameters.robots_txt else None
         self._headers = {
             "User-Agent": " ".join(filter(None, (parameters.user_agent, parameters.contact))),
@@ -87,7 +92,13 @@ class GuardedOpener(urllib.request.OpenerDirector):
             raise Failure(Reason.URL_INVALID, "only GET is allowed")
         url = fullurl.full_url if isinstance(fullurl, urllib.request.Request) else fullurl
         with contextlib.nullcontext() if self.suspects is None else self.suspects.beside(named(url)):
-            return self._fetched(url)
+            try:
+                return self._fetched(url)
+            except Failure as failure:
+                if failure.wait_seconds or failure.own:
+                    failure.at = time.monotonic() + failure.wait_seconds
+                    self.passing[url] = failure
+                raise
 
     def _fetched(self, url: str, *, robots: bool = True) -> Response:
         """A URL's body, after as many tries as it takes and may have; `robots`: whether the site is asked for its rules."""
@@ -111,10 +122,12 @@ class GuardedOpener(urllib.request.OpenerDirector):
                 goal = target(url, self._policy)
                 if robots and self._robots is not None:
                     with deadline.paused():
-                        self._hosts.pace(goal.host, self._robots.check(goal.origin, goal.path))
+                        self.hosts.pace(goal.host, self._robots.check(goal.origin, goal.path))
                 with self._turn(goal, deadline):
                     answer = self._hop(goal, deadline, cut_at=None if robots else MAX_ROBOTS_BYTES)
             except Failure as failure:
+                if failure.own:
+                    self.network.failed(goal.host, str(failure))
                 if hop > 0 and failure.reason in _REFUSALS:
                     raise Failure(Reason.REDIRECT_REFUSED, str(failure)) from None
                 raise
@@ -129,6 +142,19 @@ class GuardedOpener(urllib.request.OpenerDirector):
     def _robots_txt(self, url: str) -> bytes:
         return self._fetched(url, robots=False).read()
 
+    def _answers(self, host: str, port: int) -> bool:
+        """Whether a host that was reached before can be connected to, under the same rules as ever."""
+        forget(host)
+        connection = Connection(
+            Target("http", host, port, "/"), self._policy, Deadline(_PROBE_SECONDS, _PROBE_SECONDS)
+        )
+        try:
+            connection.connect()
+        except (Failure, OSError):
+            return False
+        connection.abandon()
+        return True
+
     @contextlib.contextmanager
     def _turn(self, goal: Target, deadline: Deadline) -> Iterator[None]:
         """Until it is this connection's turn, the clock stands."""
@@ -138,7 +164,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
             return
         with contextlib.ExitStack() as stack:
             with deadline.paused():
-                stack.enter_context(self._hosts.turn(goal.host, deadline.left))
+                stack.enter_context(self.hosts.turn(goal.host, deadline.left))
             yield
 
     def _hop(self, goal: Target, deadline: Deadline, *, cut_at: int | None) -> Response | str:
@@ -146,6 +172,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
         connection = Connection(goal, self._policy, deadline)
         try:
             connection.request("GET", goal.path, headers=self._headers)
+            self.network.reached(goal.host, goal.port)
             response = connection.getresponse()
             if response.status in _REDIRECTS and (location := response.headers.get("Location")):
                 # Header fields are read as latin-1; a location beyond ASCII was sent as UTF-8.
@@ -156,13 +183,16 @@ class GuardedOpener(urllib.request.OpenerDirector):
         except TimeoutError:
             raise deadline.expired() from None
         except ssl.SSLError as error:
+            self.network.reached(goal.host, goal.port)
             raise Failure(Reason.TLS_FAILED, _tls_words(error)) from None
         except (ConnectionError, http.client.IncompleteRead) as error:
+            self.network.reached(goal.host, goal.port)
             raise Failure(Reason.CONNECTION_FAILED, _words(error), retryable=_may_pass(error)) from None
         except (http.client.HTTPException, ValueError) as error:
             raise Failure(Reason.BAD_RESPONSE, _words(error)) from None
         except OSError as error:
-            raise Failure(Reason.CONNECTION_FAILED, _words(error)) from None
+            own = error.errno in OWN_ERRORS
+            raise Failure(Reason.CONNECTION_FAILED, _words(error), retryable=own, own=own) from None
         finally:
             connection.abandon()
 
@@ -173,7 +203,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
                 retry_after(response.headers.get("Retry-After", "")) if status in _RETRIED_STATUSES else 0.0
             )
             if wait:
-                self._hosts.leave_alone(goal.host, wait)
+                self.hosts.leave_alone(goal.host, wait)
             raise Failure(
                 of_status(status),
                 f"status {status}",

@@ -14,7 +14,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipelines.download.reasons import Failure, Reason
@@ -23,7 +23,9 @@ _LOCK = struct.Struct("hhqqi4x")
 """`struct flock` of 64-bit Linux: type, whence, start, length, pid."""
 _PLACES = 1 << 40
 _FIRST_WAIT_SECONDS, _MOST_WAIT_SECONDS = 0.002, 0.1
+_BEAT_SECONDS = 1.0
 _REMEMBERED = 100_000
+_GIVEN_UP_SECONDS = 3600.0
 
 
 class Hosts:
@@ -35,6 +37,9 @@ class Hosts:
         self._descriptors = threading.local()
         self._left_alone: dict[str, float] = {}
         self._paces: dict[str, float] = {}
+        self._given_up: dict[str, float] = {}
+        self.beat: Callable[[], None] = lambda: None
+        """Called every few moments while a thread waits: who waits politely has not fallen silent."""
 
     def pace(self, host: str, seconds: float) -> None:
         """From now on the host gets one connection at a time, and one in so many seconds; 0 changes nothing."""
@@ -47,6 +52,22 @@ class Hosts:
             self._left_alone.clear()
         self._left_alone[host] = max(time.monotonic() + seconds, self._left_alone.get(host, 0.0))
 
+    def give_up(self, host: str) -> None:
+        """It was waited for, as it asked, and in vain: for some time it is not waited for again."""
+        if len(self._given_up) >= _REMEMBERED:
+            self._given_up.clear()
+        self._given_up[host] = time.monotonic() + _GIVEN_UP_SECONDS
+
+    def is_given_up(self, host: str) -> bool:
+        return self._given_up.get(host, 0.0) > time.monotonic()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, with a beat now and then."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.beat()
+            time.sleep(min(left, _BEAT_SECONDS))
+
     @contextlib.contextmanager
     def turn(self, host: str, patience: float) -> Iterator[None]:
         """A connection's turn with a host.
@@ -56,9 +77,10 @@ class Hosts:
         """
         wait = self._left_alone.get(host, 0.0) - time.monotonic()
         if wait > patience:
-            raise Failure(Reason.HTTP_429, f"the site asked to be left alone for {wait:.0f} s more")
-        if wait > 0:
-            time.sleep(wait)
+            raise Failure(
+                Reason.HTTP_429, f"the site asked to be left alone for {wait:.0f} s more", wait_seconds=wait
+            )
+        self.wait(wait)
         pace = self._paces.get(host, 0.0)
         slots = 1 if pace else self._slots
         if self._file is None or slots == 0:
@@ -71,7 +93,7 @@ class Hosts:
             yield
         finally:
             if pace:
-                time.sleep(max(0.0, started + pace - time.monotonic()))
+                self.wait(started + pace - time.monotonic())
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_UNLCK, 0, place, 1, 0))
 
     def _descriptor(self, file: Path) -> int:
@@ -90,5 +112,6 @@ class Hosts:
                 with contextlib.suppress(BlockingIOError, PermissionError):
                     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
                     return first + slot
+            self.beat()
             time.sleep(wait)
             wait = min(2 * wait, _MOST_WAIT_SECONDS)

@@ -66,12 +66,22 @@ class Failure(Exception):
     """A row is dropped. As text, `reason: detail`: img2dataset hands on only the text of an error."""
 
     def __init__(
-        self, reason: Reason, detail: str = "", *, retryable: bool = False, wait_seconds: float = 0.0
+        self,
+        reason: Reason,
+        detail: str = "",
+        *,
+        retryable: bool = False,
+        wait_seconds: float = 0.0,
+        own: bool = False,
     ) -> None:
         self.reason, self.detail = reason, clean(detail)
         self.retryable = retryable
         self.wait_seconds = wait_seconds
         """How long the server asks to be left alone before the next try."""
+        self.own = own
+        """Whether the trouble may be this machine's own network."""
+        self.at = 0.0
+        """When, by the monotonic clock, another try may be made; set by the opener."""
         super().__init__(f"{reason}: {self.detail}")
 
 

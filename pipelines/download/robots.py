@@ -73,7 +73,8 @@ class Robots:
                 self._learn(site, origin)
             rules, failure = site.rules, site.failure
         if failure is not None:
-            raise Failure(failure.reason, f"robots.txt: {failure.detail}", retryable=False)
+            wait = max(0.0, site.known_until - time.monotonic()) if failure.wait_seconds else 0.0
+            raise Failure(failure.reason, f"robots.txt: {failure.detail}", wait_seconds=wait, own=failure.own)
         if rules is None:
             return 0.0
         if not rules.can_fetch(path, self._agent):
@@ -104,8 +105,7 @@ class Robots:
             # 4xx: there are no rules. What is no answer to the question (a redirect elsewhere, nonsense), neither.
             failure = error if error.reason in _REFUSING else None
         site.failure, site.rules = failure, _parsed(rules)
-        passes = failure is not None and failure.reason != Reason.DISALLOWED_BY_SITE
-        site.known_until = time.monotonic() + FAILURE_SECONDS if passes else math.inf
+        site.known_until = time.monotonic() + _lasts(failure)
         with self._lock:
             if self._sites.get(origin) is site:
                 self._characters += len(rules) - site.size
@@ -164,6 +164,15 @@ def rules_for(agent: str, text: str) -> str:
     if len(rules) > MAX_RULES:
         raise Failure(Reason.DISALLOWED_BY_SITE, f"{len(rules)} rules for one crawler")
     return "\n".join(["User-agent: *", *rules]) if rules else ""
+
+
+def _lasts(failure: Failure | None) -> float:
+    """For how many seconds nothing else would come of asking again."""
+    if failure is None or failure.reason == Reason.DISALLOWED_BY_SITE:
+        return math.inf
+    if failure.own:
+        return 0.0
+    return min(failure.wait_seconds or FAILURE_SECONDS, FAILURE_SECONDS)
 
 
 def _parsed(rules: str) -> Protego | None:

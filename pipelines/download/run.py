@@ -19,6 +19,7 @@ from pipelines.download import worker
 from pipelines.download.addresses import Policy
 from pipelines.download.fetched import fetched
 from pipelines.download.local_images import list_members
+from pipelines.download.network import explained
 from pipelines.download.pool import Pool, Retried
 from pipelines.download.reasons import Reason
 from pipelines.download.shipping import Shipping
@@ -185,6 +186,9 @@ def _acquitting(at_work: Path) -> Iterator[None]:
         yield
     except StageFailed:
         raise
+    except OSError as error:
+        acquit_all(at_work)
+        raise explained(error) from None
     except BaseException:
         acquit_all(at_work)
         raise

@@ -14,7 +14,7 @@ from pipelines.download.fetched import beside
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "raw_pairs"
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 
 
 class DownloadParameters(BaseModel):
@@ -38,6 +38,12 @@ class DownloadParameters(BaseModel):
         le=10,
         description="further tries after what may pass: a timeout, a reset, 408, 425, 429, 5xx; Retry-After is kept to",
     )
+    wait_seconds: float = Field(
+        300.0, ge=0, description="how long a shard waits at its end for hosts that asked to be left alone (Retry-After)"
+    )  # fmt: skip
+    outage_seconds: Annotated[float, Execution] = Field(
+        120.0, ge=0, description="after so long without any host reached the run stops, to go on when run again; 0: never"
+    )  # fmt: skip
     user_agent: str = Field(
         "mpm-download/1.0 (image-text research crawl)", min_length=1, pattern=r"^[\x20-\x7e]+$",
         description="sent with each request; sites make rules for the name that it begins with",

@@ -35,6 +35,7 @@ from pipelines.lake.identity import file_sha256
 from pipelines.lake.manifest import write_atomically
 
 _MESSAGE_SECONDS = 0.25
+_BEAT_SECONDS = 5.0
 
 
 class Settings(BaseModel):
@@ -134,8 +135,12 @@ def main(connection: Connection, settings_json: str) -> None:
             _send(connection, answer)
 
 
+_sending = threading.Lock()
+
+
 def _send(connection: Connection, message: dict[str, Any]) -> None:
-    connection.send_bytes(json.dumps(message).encode())
+    with _sending:
+        connection.send_bytes(json.dumps(message).encode())
 
 
 def _end_with_parent() -> None:
@@ -165,10 +170,12 @@ def _make(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rows, rejected = read_shard(task.file(settings.scratch))
+    reporter = _Reporter(connection)
     writer = ShardWriter(
         folder, task.shard, settings.kind, rows=len(rows), rejected=rejected, language=settings.language,
-        progress=_Reporter(connection),
+        progress=reporter,
     )  # fmt: skip
+    opener.hosts.beat = reporter.beat
     _in_hand = opener.suspects = suspects = Suspects(settings.at_work, task.shard, settings.threads)
     if suspects.news:
         _send(connection, {"kind": "learned", "text": suspects.news})
@@ -179,10 +186,10 @@ def _make(
             writer.drop(group, Failure(Reason.WORKER_KILLED, f"{DEATHS} workers ended with it in hand"))
         else:
             (alone if _name(group) in suspects.suspects else together).append(group)
-    _take(settings, local, together, writer, suspects, folder, settings.threads)
+    _take(settings, local, opener, together, writer, suspects, folder, settings.threads)
     for group in alone:
         with suspects.alone(_name(group)):
-            _take(settings, local, [group], writer, suspects, folder, threads=1)
+            _take(settings, local, opener, [group], writer, suspects, folder, threads=1)
     record = _publish(settings, task, folder, writer.close())
     _in_hand = opener.suspects = None
     suspects.close()
@@ -190,13 +197,20 @@ def _make(
 
 
 def _take(
-    settings: Settings, local: LocalImages, groups: list[list[ShardRow]], writer: ShardWriter, suspects: Suspects,
-    folder: Path, threads: int,
+    settings: Settings, local: LocalImages, opener: GuardedOpener, groups: list[list[ShardRow]], writer: ShardWriter,
+    suspects: Suspects, folder: Path, threads: int,
 ) -> None:  # fmt: skip
     """Bring the images of groups of rows, from wherever they are, to the writer."""
     if on_the_web := [group for group in groups if group[0].image.kind == "web"]:
         web.fetch(
-            _downloader(), on_the_web, writer, settings.parameters, suspects, threads=threads, folder=folder
+            _downloader(),
+            opener,
+            on_the_web,
+            writer,
+            settings.parameters,
+            suspects,
+            threads=threads,
+            folder=folder,
         )
     for group in groups:
         if group[0].image.kind == "none":
@@ -260,9 +274,18 @@ class _Reporter:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._last = 0.0
+        self._rows = 0
 
     def __call__(self, rows: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= _MESSAGE_SECONDS:
-            self._last = now
-            _send(self._connection, {"kind": "rows", "rows": rows})
+        self._rows = rows
+        if time.monotonic() - self._last >= _MESSAGE_SECONDS:
+            self._tell()
+
+    def beat(self) -> None:
+        """From any thread: this worker waits, and has not fallen silent."""
+        if time.monotonic() - self._last >= _BEAT_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._last = time.monotonic()
+        _send(self._connection, {"kind": "rows", "rows": self._rows})

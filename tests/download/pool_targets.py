@@ -120,3 +120,28 @@ def dying_of_rows(connection: Connection, settings: str) -> None:
     image.Image.open = crashing  # type: ignore[assignment]
     guard.GuardedOpener._hop = killing  # type: ignore[method-assign]
     worker.main(connection, settings)
+
+
+def with_names(connection: Connection, settings: str) -> None:
+    """The download worker, for whom every name is this machine's."""
+    import socket
+
+    from pipelines.download import worker
+
+    socket.getaddrinfo = lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]  # type: ignore
+    worker.main(connection, settings)
+
+
+def without_a_resolver(connection: Connection, settings: str) -> None:
+    """The download worker, on a machine that is off the network."""
+    import socket
+    from typing import Any
+
+    from pipelines.download import web, worker
+
+    def nobody_there(*_: object, **__: object) -> Any:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    socket.getaddrinfo = nobody_there
+    web._OUTAGE_PAUSE_SECONDS = 0.1
+    worker.main(connection, settings)
