@@ -25,6 +25,9 @@ def benchmark_files_assets(recipe: Chain, layout: Layout) -> list[StageAsset]:
 
 def _asset(recipe: Chain, layout: Layout, name: str, source: Source) -> StageAsset:
     translator = ("foundations", "translator")
+    held = [checks.checksums(), checks.ledger_balanced(), checks.non_empty()]
+    if source.translate_into:
+        held.append(checks.left_in_english(recipe.benchmarks.most_left_in_english))
 
     def spec(_: str) -> StageSpec:
         return benchmark_files.BenchmarkFilesSpec(
@@ -47,7 +50,7 @@ def _asset(recipe: Chain, layout: Layout, name: str, source: Source) -> StageAss
         spec=spec,
         group="benchmark",
         upstream=[layout.key(*translator)] if source.translate_into else [],
-        checks=[checks.checksums(), checks.ledger_balanced(), checks.non_empty()],
+        checks=held,
         kinds=frozenset({"python"}),
         description=f"The published files of the benchmark {name}: fetched once, and held to what came first.",
     )

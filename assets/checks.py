@@ -161,6 +161,29 @@ def judge_failures(most: float) -> Check:
     return Check("judge_failure_rate", f"At most {most:.0%} of the judge's reviews failed.", judge)
 
 
+def left_in_english(most: float) -> Check:
+    """A benchmark that was put into further languages is in those languages, but for a small share."""
+
+    def judge(table: Path, _: Manifest) -> Verdict:
+        from pipelines.benchmarks.left_in_english import left_in_english as found  # loads every benchmark
+
+        left = found(table)
+        words = ", ".join(
+            f"{language} {one.share:.1%} ({one.english} of {one.texts} texts)"
+            for language, one in left.items()
+        )
+        passed = all(one.share <= most for one in left.values())
+        return Verdict(
+            passed, f"stayed English, allowed are {most:.0%}: {words}" if left else "nothing was translated"
+        )
+
+    return Check(
+        "left_in_english",
+        f"Of the texts of each further language, at most {most:.0%} stayed English because the guard rejected their translation.",
+        judge,
+    )
+
+
 def no_regression(largest: float, runs: int) -> Check:
     """No headline lies below the best of the last runs; a warning, since a change may be meant."""
 

@@ -56,6 +56,13 @@ class Benchmarks(Section):
     beside: dict[str, OtherModel] = Field(
         {}, description="name -> a model that is scored beside the recipe's own"
     )
+    most_left_in_english: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="of a translated benchmark's texts in a language, the share that may stay English because the translation "
+        "guard rejected it; above it no model is asked",
+    )
     scoring: ScoreParameters = ScoreParameters()
     judge: Judge = Judge()
     rules: dict[str, Path] = Field(

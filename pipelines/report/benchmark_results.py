@@ -15,6 +15,8 @@ class Cell(_Document):
     value: float
     low: float | None = None
     high: float | None = None
+    n: int | None = None
+    """How many items it counts: the denominator."""
 
 
 class Row(_Document):
@@ -39,11 +41,90 @@ class Leaderboard(_Document):
     figure: str
     unit: str
     """"%" or "points"."""
-    best: float
-    """The highest score there is: where a radar's axis ends."""
+    best: float | None
+    """The highest score there is: where a radar's axis ends; None where nobody says."""
+    further: bool = False
+    """Whether it is neither the headline nor the figure that the papers publish."""
     languages: list[str]
     rows: list[Row]
     note: str
+
+
+class CategoryScores(_Document):
+    """One category of a benchmark in a language: a score per model."""
+
+    category: str
+    cells: dict[str, Cell]
+    """By model."""
+
+
+class Categories(_Document):
+    """One benchmark in one language, by category."""
+
+    benchmark: str
+    language: str
+    figure: str
+    unit: str
+    models: list[str]
+    rows: list[CategoryScores]
+
+
+class PlaceBias(_Document):
+    """What standing first does to a rating, over the items that were judged in both orders; points of 1 to 10."""
+
+    items: int
+    answer_gains_by_standing_first: float
+    reference_gains_by_standing_first: float
+    preferences_turned: float
+    """Share of the items on which the better of the two became the worse one."""
+    score_over_both_orders: float | None
+    """In percent."""
+
+
+class Judging(_Document):
+    """What stands behind a judged score of one model, benchmark and language."""
+
+    model: str
+    benchmark: str
+    language: str
+    judge: str
+    answered_as: dict[str, int]
+    """The models that said they judged, with their reviews: servers send requests elsewhere."""
+    judged: int
+    """Items that have a score."""
+    failed: int
+    """Reviews, in both orders."""
+    reasons: dict[str, int]
+    as_published: float | None
+    """The pooled score rounded as LLaVA's script does, in percent."""
+    place_bias: PlaceBias | None
+
+
+class Drift(_Document):
+    """A judge against the stored reviews of another, on the items of a calibration pack; see pipelines/judge/calibration.py."""
+
+    benchmark: str
+    stored: list[str]
+    now: list[str]
+    items: int
+    without_a_review_now: int
+    bias_of_answers: float | None = None
+    bias_of_references: float | None = None
+    spearman: float | None = None
+    flips: float | None = None
+    score_stored: float | None = None
+    score_now: float | None = None
+
+
+class Review(_Document):
+    """What the judge wrote on an answer; `order` says which of the two stood first."""
+
+    judge: str
+    order: str
+    reference_score: float | None
+    answer_score: float | None
+    failure: str
+    text: str
 
 
 class Reading(_Document):
@@ -68,8 +149,10 @@ class BrowsedAnswer(_Document):
     gold: str
     answer: str | None
     readings: list[Reading]
+    reviews: list[Review] = []
+    """Of an answer that a judge rates, in the place of readings."""
     why: str
-    """Why it is shown: "profiles disagree", "wrong" or "right"."""
+    """Why it is shown: "profiles disagree", "wrong", "right"; of a judged one "review failed", "rated lowest", "rated highest"."""
 
 
 class Cost(_Document):
@@ -117,6 +200,9 @@ class BenchmarkSection(_Document):
     costs: list[Cost]
     paired: list[Paired]
     consistency: list[Consistency]
+    categories: list[Categories]
+    judging: list[Judging]
+    drift: list[Drift]
     judges: dict[str, float]
     """Judge -> highest share of reviews that failed in any benchmark and language."""
     experts: dict[str, dict[str, list[float]]]

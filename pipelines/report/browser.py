@@ -1,17 +1,20 @@
-"""Answers to read one by one, with what each profile took them to say."""
+"""Answers to read one by one, with what each profile took them to say, or what the judge wrote on them."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.benchmarks.question import Asked, Key
-from pipelines.report.benchmark_results import BrowsedAnswer, Reading
+from pipelines.judge.items import Item, item_of, review_of
+from pipelines.judge.items import Review as JudgesReview
+from pipelines.report.benchmark_results import BrowsedAnswer, Reading, Review
 
 KINDS = ("profiles disagree", "wrong", "right")
+RATED = ("review failed", "rated lowest", "rated highest")
 
 
 def answers(readings: Path, asked: Mapping[Key, Asked], *, per_place: int) -> list[BrowsedAnswer]:
@@ -31,6 +34,66 @@ def answers(readings: Path, asked: Mapping[Key, Asked], *, per_place: int) -> li
     share = -(-most // models)
     found = [one for place in kept for one in kept[place][:share]]
     return sorted(found, key=lambda one: (one.benchmark, one.language, KINDS.index(one.why)))
+
+
+def rated_answers(reviews: Path, *, per_place: int) -> list[BrowsedAnswer]:
+    """At most so many judged answers per benchmark and language: those whose review failed, the lowest and the highest
+    rated, a third each, shared by the models.
+    """
+    places: dict[tuple[str, str], dict[str, list[Rated]]] = defaultdict(lambda: defaultdict(list))
+    for line in _lines(reviews):
+        item = item_of(line["item"])
+        found = [review_of(one) for one in line["reviews"]]
+        places[line["benchmark"], item.language][line["model"]].append((item, found))
+    shown = []
+    for (benchmark, language), models in places.items():
+        share = max(1, per_place // len(RATED) // len(models))
+        for why in RATED:
+            for model, rated in models.items():
+                shown += [_rated(benchmark, language, model, one, why) for one in _such(rated, why, share)]
+    return shown
+
+
+Rated = tuple[Item, list[JudgesReview]]
+"""An answer and its reviews, reference first before the other order."""
+
+
+def _such(rated: Sequence[Rated], why: str, share: int) -> list[Rated]:
+    if why == RATED[0]:
+        return [one for one in rated if any(review.failure for review in one[1])][:share]
+    whole = [(score, one) for one in rated if (score := one[1][0].answer_score) is not None]
+    ordered = [one for _, one in sorted(whole, key=lambda pair: pair[0])]
+    # Nothing is shown twice where there are few.
+    least = min(share, -(-len(ordered) // 2))
+    return ordered[:least] if why == RATED[1] else ordered[least:][-share:][::-1]
+
+
+def _rated(benchmark: str, language: str, model: str, rated: Rated, why: str) -> BrowsedAnswer:
+    item, reviews = rated
+    return BrowsedAnswer(
+        benchmark=benchmark,
+        language=language,
+        item=item.id,
+        rotation=0,
+        model=model,
+        question=item.question,
+        options=[],
+        gold=item.reference,
+        answer=item.answer,
+        readings=[],
+        reviews=[
+            Review(
+                judge=one.judge,
+                order=one.order,
+                reference_score=one.reference_score,
+                answer_score=one.answer_score,
+                failure=one.failure,
+                text=one.text,
+            )
+            for one in reviews
+        ],
+        why=why,
+    )
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,19 @@ def as_csv(boards: Sequence[Leaderboard]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
-        ["benchmark", "figure", "unit", "model", "published", "source", "language", "value", "low", "high"]
+        [
+            "benchmark",
+            "figure",
+            "unit",
+            "model",
+            "published",
+            "source",
+            "language",
+            "value",
+            "low",
+            "high",
+            "n",
+        ]
     )
     for board in boards:
         for row in board.rows:
@@ -33,7 +45,7 @@ def as_csv(boards: Sequence[Leaderboard]) -> str:
                 if (cell := row.cells.get(language)) is not None:
                     # A spreadsheet would take a name that begins so for a formula.
                     model = "'" + row.model if _FORMULA.match(row.model) else row.model
-                    bounds = ["" if one is None else one for one in (cell.low, cell.high)]
+                    bounds = ["" if one is None else one for one in (cell.low, cell.high, cell.n)]
                     writer.writerow(
                         [
                             board.benchmark,

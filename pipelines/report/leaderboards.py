@@ -5,16 +5,35 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from pipelines.benchmarks.benchmark import Benchmark, catalogue
-from pipelines.report.benchmark_results import Cell, Consistency, Cost, Leaderboard, Paired, Row
+from pipelines.benchmarks.left_in_english import Left
+from pipelines.report.benchmark_results import (
+    Categories,
+    CategoryScores,
+    Cell,
+    Consistency,
+    Cost,
+    Drift,
+    Judging,
+    Leaderboard,
+    Paired,
+    Row,
+)
+from pipelines.report.results import language_name
 
 PUBLISHED = Path(__file__).parents[1] / "benchmarks" / "published.yaml"
 POINTS = 100.0
 """At and above this highest score, a benchmark counts points, not shares."""
+OFFICIAL = "official"
+TASK = "task "
+"""Begins the names of figures that are of one category alone."""
+NOT_SHOWN = {"unresolved"}
+"""What says how answers were read, which has tables of its own."""
 
 
 @functools.cache
@@ -24,39 +43,98 @@ def published() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def leaderboards(scores: Mapping[str, Any], *, pivot: str, own_world: Sequence[str]) -> list[Leaderboard]:
-    """A board per benchmark. `own_world`: benchmarks whose questions are of the procedural world, which only share a
-    published benchmark's layout and are not held against its rows.
+def leaderboards(
+    scores: Mapping[str, Any],
+    *,
+    pivot: str,
+    own_world: Sequence[str],
+    left: Mapping[str, Mapping[str, Left]] = MappingProxyType({}),
+) -> list[Leaderboard]:
+    """A board per benchmark and figure: the headline, that of the papers, then every other, and the headline by the rules of
+    the benchmark's own script, whose denominator may be another.
+
+    `own_world`: benchmarks whose questions are of the procedural world, which only share a published benchmark's layout and
+    are not held against its rows; `left`: by benchmark and language, what a translation left in English.
     """
     boards = []
     for name, benchmark in catalogue().items():
         models = {model: found[name] for model, found in scores["models"].items() if name in found}
-        if models:
-            first = next(iter(next(iter(models.values())).values()))
-            for figure in dict.fromkeys((first["headline"], benchmark.published_figure or first["headline"])):
-                boards.append(_board(benchmark, figure, models, pivot=pivot, own=name in own_world))
+        if not models:
+            continue
+        notes = _translation_notes(left.get(name, {}))
+        first = _first(models)
+        for figure in _figures(benchmark, models):
+            boards.append(_board(benchmark, figure, models, pivot=pivot, own=name in own_world, notes=notes))
+        if OFFICIAL in first["profiles"]:
+            by_rule = {
+                model: {language: of_one["profiles"][OFFICIAL] for language, of_one in found.items()}
+                for model, found in models.items()
+            }
+            boards.append(
+                _board(
+                    benchmark,
+                    first["headline"],
+                    by_rule,
+                    pivot=pivot,
+                    own=name in own_world,
+                    notes=notes,
+                    official=True,
+                )
+            )
     return boards
 
 
+def _first(models: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(iter(next(iter(models.values())).values()))
+    return found
+
+
+def _figures(benchmark: Benchmark, models: Mapping[str, Any]) -> list[str]:
+    """The headline, the papers' figure, and whatever else was measured of a whole benchmark."""
+    first = _first(models)["headline"]
+    measured = dict.fromkeys(
+        figure
+        for found in models.values()
+        for of_language in found.values()
+        for figure, value in of_language.items()
+        if isinstance(value, dict) and "standard_error" in value and not figure.startswith(TASK)
+    )
+    figures = dict.fromkeys((first, benchmark.published_figure or first, *measured))
+    return [figure for figure in figures if figure not in NOT_SHOWN]
+
+
+def _translation_notes(left: Mapping[str, Left]) -> list[str]:
+    return [
+        f"{language_name(language)} was translated: {one.english} of {one.texts} texts ({one.share:.0%}) stayed English there, "
+        "since the translation guard rejected theirs."
+        for language, one in left.items()
+        if one.english
+    ]
+
+
 def _board(
-    benchmark: Benchmark, figure: str, models: Mapping[str, Any], *, pivot: str, own: bool
+    benchmark: Benchmark,
+    figure: str,
+    models: Mapping[str, Any],
+    *,
+    pivot: str,
+    own: bool,
+    notes: Sequence[str],
+    official: bool = False,
 ) -> Leaderboard:
-    first = next(iter(next(iter(models.values())).values()))
-    points = benchmark.best >= POINTS
+    first = _first(models)
+    usual = {benchmark.figures[0], benchmark.published_figure}
+    points = benchmark.best >= POINTS and figure != benchmark.item_figure
     scale = 1.0 if points else 100.0
     measured = list(dict.fromkeys(language for found in models.values() for language in found))
-    comparable = figure == (benchmark.published_figure or first["headline"])
+    comparable = figure == (benchmark.published_figure or benchmark.figures[0]) and not official
     known = published().get(benchmark.name, []) if comparable and not own else []
     languages = sorted(measured, key=lambda one: (one != pivot, _place(benchmark, one), one))
     rows = [
         _row(
             model,
-            {
-                language: Cell(**{part: round(scores[figure][part] * scale, 2) for part in ("value", "low", "high")})
-                for language, scores in found.items()
-                if scores.get(figure) is not None
-            },
-            languages, pivot, source=f"this run, {first.get('judge', 'robust reading')}",
+            {language: _cell(scores[figure], scale) for language, scores in found.items() if scores.get(figure) is not None},
+            languages, pivot, source=f"this run, {first.get('judge', 'official rules' if official else 'robust reading')}",
         )
         for model, found in models.items()
     ]  # fmt: skip
@@ -69,23 +147,79 @@ def _board(
         for one in known
         if any(language in languages for language in one["scores"])
     ]  # fmt: skip
-    note = ""
+    told = list(notes)
     if own:
-        note = f"Questions of the procedural world in {benchmark.title}'s layout: not comparable with published scores."
+        told.append(
+            f"Questions of the procedural world in {benchmark.title}'s layout: not comparable with published scores."
+        )
     elif known and first.get("is_a_model") is False:
-        note = "Scored here by the overlap with the reference, which is no judge: not comparable with the published rows."
+        told.append(
+            "Scored here by the overlap with the reference, which is no judge: not comparable with the published rows."
+        )
     elif known and "judge" in first:
-        note = f"Judged here by {first['judge']}; the published rows by the judges that their papers name."
+        told.append(
+            f"Judged here by {first['judge']}; the published rows by the judges that their papers name."
+        )
+    if official:
+        told.append(
+            "The same answers by the rules of the benchmark's own script"
+            + (
+                ", which leaves what was not answered out of the denominator."
+                if OFFICIAL in benchmark.leaves_missing_out
+                else "."
+            )
+        )
     return Leaderboard(
         benchmark=benchmark.name,
         title=benchmark.title,
-        figure=figure.replace("_", " "),
+        figure=figure.replace("_", " ") + (", official rules" if official else ""),
         unit="points" if points else "%",
-        best=benchmark.best * scale,
+        best=(benchmark.best if points else 100.0) if figure in usual else None,
+        further=figure not in usual or official,
         languages=languages,
         rows=sorted(rows, key=lambda row: (row.published, -_order(row))),
-        note=note,
+        note=" ".join(told),
     )
+
+
+def _cell(score: Mapping[str, Any], scale: float) -> Cell:
+    return Cell(**{part: round(score[part] * scale, 2) for part in ("value", "low", "high")}, n=score["n"])
+
+
+def categories(scores: Mapping[str, Any]) -> list[Categories]:
+    """Each benchmark in each language by category, where it has several; MME's in points, a task each."""
+    found = []
+    for name, benchmark in catalogue().items():
+        models = {model: of_model[name] for model, of_model in scores["models"].items() if name in of_model}
+        for language in dict.fromkeys(language for of_model in models.values() for language in of_model):
+            in_it = {model: of_model[language] for model, of_model in models.items() if language in of_model}
+            names = sorted({category for one in in_it.values() for category in one["by_category"]})
+            points = any(figure.startswith(TASK) for one in in_it.values() for figure in one)
+            figure = benchmark.figures[0]
+            rows = [
+                CategoryScores(
+                    category=category,
+                    cells={
+                        model: _cell(score, 1.0 if points else 100.0)
+                        for model, one in in_it.items()
+                        for score in [
+                            one.get(TASK + category)
+                            if points
+                            else one["by_category"].get(category, {}).get(figure)
+                        ]
+                        if score is not None
+                    },
+                )
+                for category in names
+            ]
+            if len(rows) > 1:
+                found.append(
+                    Categories(
+                        benchmark=name, language=language, figure=figure.replace("_", " "),
+                        unit="points" if points else "%", models=list(in_it), rows=rows,
+                    )
+                )  # fmt: skip
+    return found
 
 
 def _place(benchmark: Benchmark, language: str) -> int:
@@ -163,6 +297,40 @@ def consistency(scores: Mapping[str, Any]) -> list[Consistency]:
         )
         for model, found in scores["models"].items()
         for name, of_one in found["over_languages"].items()
+    ]
+
+
+def judging(scores: Mapping[str, Any]) -> list[Judging]:
+    """What stands behind each judged score: failures, who judged, and the bias for a place."""
+    return [
+        Judging(
+            model=model,
+            benchmark=name,
+            language=language,
+            judge=of_one["judge"],
+            answered_as=of_one["judgement"]["judges"],
+            judged=of_one["judgement"]["pooled"]["judged"],
+            failed=of_one["judgement"]["failures"]["count"],
+            reasons=of_one["judgement"]["failures"]["reasons"],
+            as_published=of_one["judgement"]["pooled"].get("score_as_published"),
+            place_bias=of_one["judgement"]["place_bias"],
+        )
+        for model, found in scores["models"].items()
+        for name in catalogue()
+        for language, of_one in found.get(name, {}).items()
+        if of_one.get("is_a_model")
+    ]
+
+
+def drift(scores: Mapping[str, Any]) -> list[Drift]:
+    """The judge against the reviews in each calibration pack."""
+    return [
+        Drift(
+            benchmark=name,
+            **found["judges"],
+            **{key: value for key, value in found.items() if key != "judges"},
+        )
+        for name, found in scores["drift"].items()
     ]
 
 

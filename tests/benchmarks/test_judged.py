@@ -6,12 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from assets import checks
 from pipelines.benchmark_files.spec import STAGE as FILES
 from pipelines.benchmark_files.spec import BenchmarkFilesSpec
-from pipelines.benchmarks import answers, suite
+from pipelines.benchmarks import answers, judged, suite
+from pipelines.benchmarks.benchmark import catalogue
+from pipelines.benchmarks.left_in_english import left_in_english
+from pipelines.benchmarks.question import Asked
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput, Interrupted
+from pipelines.judge.items import Review
 from pipelines.judge.spec import Judge
 from pipelines.lake import manifest
 from pipelines.remote.spec import Conduct, Server
@@ -226,3 +232,47 @@ def test_the_test_set_is_put_into_a_further_language_by_the_translator(tmp_path:
     assert [translated[str(place)].question for place in range(3)] == [pair["zh"] for pair in pairs]
     # What the translator never learnt may be rejected by its guard; then it stays English, and is counted.
     assert all(reason.startswith("zh_") for reason in made.metrics["texts_left_in_english"])
+    left = left_in_english(tmp_path / "table")["zh"]
+    rejected = sum(made.metrics["texts_left_in_english"].values())
+    assert left.english >= rejected > 0 and left.texts - left.english >= 3
+    blocked = checks.left_in_english(0.1).judge(tmp_path / "table", made)
+    assert (
+        not blocked.passed and f"zh {left.share:.1%} ({left.english} of {left.texts} texts)" in blocked.words
+    )
+    assert checks.left_in_english(1.0).judge(tmp_path / "table", made).passed
+
+
+def test_the_macro_mean_weighs_categories_alike_with_the_error_of_images_that_they_share() -> None:
+    generator = np.random.default_rng(5)
+    images = {f"{place}": f"image {place % 10}" for place in range(30)}
+    scored = [
+        Review(
+            id=item, language="en", category=("conv", "detail")[int(item) % 3 == 0], order="reference_first",
+            reference_score=float(generator.integers(7, 11)), answer_score=float(generator.integers(2, 10)),
+            failure="", text="", judge="j",
+        )
+        for item in images
+    ]  # fmt: skip
+    asked = [
+        Asked("llava", "en", item, 0, "", "", (), "", "conv", b"", image) for item, image in images.items()
+    ]
+    by = Judge(server=Server(base_url="http://127.0.0.1:1/v1", model="j"))
+
+    def macro(of: list[Review]) -> Any:
+        return judged.document(catalogue()["llava"], asked, of, by)["macro"]
+
+    found = macro(scored)
+    ratios = [
+        sum(one.answer_score or 0 for one in of) / sum(one.reference_score or 0 for one in of)
+        for name in ("conv", "detail")
+        for of in [[one for one in scored if one.category == name]]
+    ]
+    assert found["value"] == pytest.approx(sum(ratios) / 2, abs=1e-4)
+    # The jackknife over images asks no formula.
+    without = [
+        macro([one for one in scored if images[one.id] != image])["value"]
+        for image in sorted(set(images.values()))
+    ]
+    jackknife = np.sqrt(9 / 10 * np.sum((np.array(without) - np.mean(without)) ** 2))
+    assert found["standard_error"] == pytest.approx(jackknife, rel=0.25)
+    assert (found["n"], found["clusters"]) == (30, 10)

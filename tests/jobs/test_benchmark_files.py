@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from assets.benchmark_files import benchmark_files_assets
 from assets.benchmarks import answers_asset, score_assets
 from assets.layout import Layout
 from assets.preflight import requests_to_servers
@@ -120,3 +121,20 @@ def test_what_a_judge_would_be_asked_is_told_from_the_recipe_without_a_cluster(
     models = len(recipe.tuning.variants) + 2
     assert f"a-judge: {models * 6} requests to make" in line()
     assert "pretrained" in line() and "still to come" in line()
+
+
+def test_a_translated_benchmark_is_held_to_what_may_stay_english_before_a_model_is_asked() -> None:
+    recipe = read_recipe(TINY_RECIPE)
+    sources = {
+        "llava": Source(files={"llava_en.jsonl": Path("en")}, translate_into=["de"]),
+        "mmmb": Source(files=dict(FILES)),
+    }
+    recipe = recipe.model_copy(
+        update={"benchmarks": recipe.benchmarks.model_copy(update={"sources": sources})}
+    )
+    held = {
+        asset.stage.name + asset.key.path[-1]: [check.name for check in asset.checks if check.blocking]
+        for asset in benchmark_files_assets(recipe, Layout(Path("data"), recipe.name))
+    }
+    assert "left_in_english" in held["benchmark_filesllava"]
+    assert "left_in_english" not in held["benchmark_filesmmmb"]

@@ -17,15 +17,21 @@ from playwright.sync_api import Browser, sync_playwright
 from pipelines.benchmark_files.spec import STAGE as FILES
 from pipelines.benchmark_files.spec import BenchmarkFilesSpec
 from pipelines.benchmarks import answers, suite
+from pipelines.benchmarks.left_in_english import Left
 from pipelines.benchmarks.question import Asked
+from pipelines.judge.spec import Judge
+from pipelines.remote.spec import Conduct, Server
 from pipelines.report.exports import as_latex, as_markdown
+from pipelines.report.leaderboards import leaderboards
 from pipelines.report.results import Results
 from pipelines.report.spec import STAGE, ReportSpec
 from pipelines.report.terminal import read_results
+from pipelines.score_answers.pack import main as make_pack
 from pipelines.score_answers.spec import STAGE as SCORES
 from pipelines.score_answers.spec import ScoreAnswersSpec
 from pipelines.stage import execute
 from tests.benchmarks import published
+from tests.chat_server import Answer, Call, serving
 from tests.report.conftest import HOSTILE, new, publish
 
 
@@ -37,6 +43,24 @@ def poor(asked: Asked) -> str:
     if asked.item == "1":
         return HOSTILE
     return "A" if asked.language in ("en", "zh") else good(asked)
+
+
+def judge(url: str, name: str) -> Judge:
+    return Judge(server=Server(base_url=url, model=name))
+
+
+def judged(call: Call) -> Answer:
+    """The poor model's answers are worse; one review is no review; the later judge is stricter, and likes what stands first."""
+    poor = HOSTILE in call.prompt
+    if poor and "question 1?" in call.prompt and "[Context]" in call.prompt:
+        return Answer("I would rather not say.")
+    if "[Context]" not in call.prompt:
+        return Answer("2\nfar off" if poor else "5\nright")
+    strict = call.body["model"] == "judge-2026"
+    return Answer(
+        f"{9 if strict else 8} {8 - strict - 4 * poor}\nThe first <b>names</b> the dog.",
+        model=call.body["model"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +80,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         answers.write([answers.row(one, reply(one)) for one in asked], made / answers.FILE)
         experts: Any = {"en": [0.7, 0.2, 0.1], "zh": [0.1, 0.8, 0.1]} if name == "good_one" else {}
         publish(said[name], "answers", metrics={"experts": experts})
-    execute(SCORES, ScoreAnswersSpec(output=folder / "scores", answers=said, benchmarks=tables))
+    with serving(judged) as (_, url):
+        told = ScoreAnswersSpec(
+            output=folder / "first", answers=said, benchmarks=tables, judge=judge(url, "judge-2023"),
+            judge_cache=folder / "cache.sqlite", conduct=Conduct(backoff_seconds=0.01), most_judge_failures=1.0,
+        )  # fmt: skip
+        execute(SCORES, told)
+        pack = folder / "pack.jsonl"
+        assert (
+            make_pack([str(folder / "first"), "--benchmark", "llava", "--model", "good_one", str(pack)]) == 0
+        )
+        now = {"output": folder / "scores", "judge": judge(url, "judge-2026"), "calibration": {"llava": pack}}
+        execute(SCORES, told.model_copy(update=now))
     spec = ReportSpec(output=folder / "report", answers=said, scores=folder / "scores", benchmarks=tables)
     execute(STAGE, spec)
     return folder / "report"
@@ -100,6 +135,85 @@ def test_every_benchmark_has_a_board_and_the_papers_rows_are_labelled(results: R
     ours = found["mmmb", "circular"].rows[0]
     assert ours.model == "good_one" and ours.mean == 100.0 and ours.gap == 0.0
     assert found["mme", "score"].unit == "points"
+
+
+def test_every_figure_of_a_benchmark_has_a_board_with_its_denominator(results: Results) -> None:
+    found = boards(results)
+    assert not found["mmmb", "circular"].further and not found["mmmb", "plain"].further
+    for name, figure in (
+        ("xvnli", "accuracy valid"),
+        ("xvnli", "accuracy, official rules"),
+        ("xgqa", "accuracy, official rules"),
+        ("mme", "perception"),
+        ("llava", "macro"),
+    ):
+        assert found[name, figure].further and found[name, figure].rows
+    # One gold label in the fixture is "-": it is in the first denominator and not in the second.
+    of_all, valid = found["xvnli", "accuracy"].rows[0], found["xvnli", "accuracy valid"].rows[0]
+    assert valid.cells["en"].n == of_all.cells["en"].n - 1 and valid.cells["en"].value == 100.0
+    assert found["mme", "perception"].unit == "points" and found["mme", "accuracy"].unit == "%"
+    assert not any(row.published for board in found.values() if board.further for row in board.rows)
+
+
+def test_categories_have_a_table_per_benchmark_and_language(results: Results) -> None:
+    assert results.benchmarks is not None
+    found = {(one.benchmark, one.language): one for one in results.benchmarks.categories}
+    assert {row.category for row in found["llava", "en"].rows} == {"complex", "conv", "detail"}
+    assert found["mme", "en"].unit == "points"
+    assert found["mme", "en"].rows[0].cells["good_one"].value == 200.0
+    assert ("mmmb", "en") not in found  # all of the fixture's items are of one category
+
+
+def test_what_stands_behind_a_judged_score_is_shown_with_the_drift_from_the_judge_before(
+    results: Results,
+) -> None:
+    section = results.benchmarks
+    assert section is not None
+    found = {(one.model, one.benchmark, one.language): one for one in section.judging}
+    good, poor = found["good_one", "llava", "en"], found["poor_one", "llava", "en"]
+    assert (good.judge, good.answered_as, good.judged, good.failed) == ("judge-2026", {"judge-2026": 3}, 3, 0)
+    assert good.place_bias is not None
+    assert (good.place_bias.items, good.place_bias.answer_gains_by_standing_first) == (3, 2.0)
+    assert (poor.judged, poor.failed, poor.reasons) == (2, 2, {"unreadable_review": 2})
+    assert found["good_one", "unimm", "en"].place_bias is None
+    [drift] = section.drift
+    assert (drift.benchmark, drift.stored, drift.now) == ("llava", ["judge-2023"], ["judge-2026"])
+    assert (drift.items, drift.bias_of_answers, drift.bias_of_references) == (6, -1.0, 1.0)
+
+
+def test_judged_answers_can_be_read_with_what_the_judge_wrote(results: Results) -> None:
+    assert results.benchmarks is not None
+    shown = [one for one in results.benchmarks.answers if (one.benchmark, one.language) == ("llava", "en")]
+    assert {one.why for one in shown} == {"review failed", "rated lowest", "rated highest"}
+    failed = next(one for one in shown if one.why == "review failed")
+    assert failed.model == "poor_one" and failed.answer == HOSTILE
+    assert {(one.failure, one.text) for one in failed.reviews} == {
+        ("unreadable_review", "I would rather not say.")
+    }
+    best = next(one for one in shown if one.why == "rated highest" and one.model == "good_one")
+    assert [one.order for one in best.reviews] == ["reference_first", "answer_first"]
+    assert (best.reviews[0].reference_score, best.reviews[0].answer_score) == (9, 7)
+    assert len({(one.model, one.item) for one in shown if one.why != "review failed"}) == 5
+
+
+def test_a_figure_that_only_some_data_has_gets_its_board_and_what_stayed_english_is_said() -> None:
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "standard_error": 0.05, "n": 10, "clusters": 10}
+    of_model = {
+        "mmmb": {
+            language: {
+                "headline": "circular", "circular": estimate, "plain": estimate, "unresolved": estimate, "pair": pair,
+                "by_category": {}, "profiles": {}, "extraction_cost": {},
+            }
+            for language, pair in (("en", None), ("zh", {**estimate, "n": 5}))
+        }
+    }  # fmt: skip
+    left = {"mmmb": {"zh": Left(texts=40, english=40), "pt": Left(texts=40, english=0)}}
+    found = leaderboards({"models": {"m": of_model}}, pivot="en", own_world=[], left=left)
+    assert [board.figure for board in found] == ["circular", "plain", "pair"]
+    assert found[2].further and found[2].rows[0].cells["zh"].n == 5 and "en" not in found[2].rows[0].cells
+    for board in found:
+        assert "Chinese was translated: 40 of 40 texts (100%) stayed English there" in board.note
+        assert "Portuguese" not in board.note
 
 
 def test_the_cost_of_reading_is_told_per_language_and_profile(results: Results) -> None:
