@@ -31,7 +31,7 @@ MOST_RUNS = 3
 
 def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
     """Write answers.jsonl: a row per benchmark, language, item and rotation."""
-    asked = suite.load(spec.benchmarks.values(), spec.parameters.languages)
+    asked = suite.load(spec.benchmarks.values(), spec.parameters.languages, scratch=work.folder)
     identity = fingerprint(STAGE, spec, input_versions(spec))
     path = work.folder / answers_file.FILE
     work.restore([path], growing=True)

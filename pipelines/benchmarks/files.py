@@ -94,7 +94,7 @@ class Files:
         return images[name]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=1)  # the languages of a benchmark are read one after the other
 def _images(path: Path) -> dict[str, bytes]:
     columns = pq.read_table(path, columns=["name", "image"]).to_pydict()
     return dict(zip(columns["name"], columns["image"], strict=True))

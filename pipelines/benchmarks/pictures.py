@@ -51,7 +51,7 @@ def as_sent(asked: Asked) -> tuple[str, bytes]:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         kind = None
     if kind is not None:
-        return f"image/{kind}", asked.image
+        return f"image/{kind}", bytes(asked.image)
     made = io.BytesIO()
     opened(asked).save(made, "PNG")
     return "image/png", made.getvalue()

@@ -27,7 +27,8 @@ class Asked:
     gold: str
     """The right letter, word or label; a judge's reference answer; "" where nothing is right by itself."""
     category: str
-    image: bytes
+    image: bytes | memoryview
+    """The file's content."""
     image_sha256: str
     concept: Concept = ()
     """Of an open question of the world: its right answer in every language."""

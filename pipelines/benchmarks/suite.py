@@ -7,21 +7,29 @@ from pathlib import Path
 
 from pipelines.benchmarks.benchmark import Benchmark, catalogue
 from pipelines.benchmarks.files import Files
+from pipelines.benchmarks.mapped_images import MappedImages
 from pipelines.benchmarks.question import Asked
 from pipelines.errors import BadInput
 
 
-def load(tables: Iterable[Path], languages: Sequence[str] | None = None) -> list[Asked]:
+def load(
+    tables: Iterable[Path], languages: Sequence[str] | None = None, *, scratch: Path | None = None
+) -> list[Asked]:
     """Every question of the tables, by benchmark, language and rotation; in these languages, or in all there are.
+
+    Their images lie in a file in the folder `scratch`, or in the system's temporary one; those of one benchmark in one
+    language are in memory at a time.
 
     Raises:
         BadInput: a language is in none of the tables, a table has no benchmark, or a file is malformed.
     """
     files = Files(list(tables))
+    images = MappedImages(scratch)
     asked: list[Asked] = []
     for benchmark, language in available(files):
         if languages is None or language in languages:
-            asked += sorted(benchmark.questions(files, language), key=lambda one: one.rotation)
+            questions = sorted(benchmark.questions(files, language), key=lambda one: one.rotation)
+            asked += images.held(questions)
     if missing := [one for one in languages or () if all(question.language != one for question in asked)]:
         raise BadInput(
             f"no benchmark has questions in {', '.join(missing)}",

@@ -71,7 +71,7 @@ def _asked(table: Path) -> Iterator[tuple[bytes, str]]:
     """The image and the question of each item, in every language; its rotations ask the same."""
     for one in suite.load([table]):
         if one.rotation == 0:
-            yield one.image, one.question
+            yield bytes(one.image), one.question
 
 
 def _hash(image: bytes, table: Path, number: int) -> int:

@@ -59,7 +59,7 @@ def run(spec: ReportSpec, work: Work, progress: Progress) -> Outcome:
     )
     progress.advance()
     wanted = {item.image_sha256 for item in shown}
-    images = {one.image_sha256: one.image for one in asked if one.image_sha256 in wanted}
+    images = {one.image_sha256: bytes(one.image) for one in asked if one.image_sha256 in wanted}
     (work.out / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if results.benchmarks is not None:
         benchmarks.write_downloads(results.benchmarks, work.out)

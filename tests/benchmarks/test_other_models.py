@@ -292,8 +292,8 @@ def test_an_image_is_sent_as_what_it_is(benchmarks: Path, kind: str, sent: str) 
 def test_an_image_that_cannot_be_decoded_is_named_before_anything_is_paid_for(
     benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(tables: Any, languages: Any = None) -> list[Any]:
-        asked = load(tables, languages)
+    def damaged(*tables: Any, **settings: Any) -> list[Any]:
+        asked = load(*tables, **settings)
         return [
             replace(one, image=one.image[:60], image_sha256="0" * 64) if one.item == "7" else one
             for one in asked

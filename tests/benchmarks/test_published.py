@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,30 @@ def test_every_benchmark_of_the_papers_is_there_in_all_its_languages(tables: dic
         if benchmark.name not in ("open", "llava")  # the world's own; and five languages come by translation
     }
     assert found == expected | {("llava", "en"), ("llava", "zh")}
+
+
+def test_images_lie_once_on_disk_for_all_languages_and_not_in_memory(tmp_path: Path) -> None:
+    """Six languages of one benchmark, with the same images in each."""
+    contents = [os.urandom(100_000) for _ in range(40)]
+    columns = ["index", "image", "question", "A", "B", "answer"]
+    (tmp_path / "table/made").mkdir(parents=True)
+    for language in ("en", "zh", "pt", "ar", "tr", "ru"):
+        rows = [
+            [str(place), base64.b64encode(content).decode(), f"Which {place}?", "red", "green", "A"]
+            for place, content in enumerate(contents)
+        ]
+        published.tsv(tmp_path / f"table/made/mmmb_{language}.tsv", columns, rows, quoted=False)
+    table = publish(tmp_path / "table", "benchmark_files")
+    (tmp_path / "scratch").mkdir()
+    suite.load([table], ["en"])  # what is imported on the way is not counted below
+    tracemalloc.start()
+    asked = suite.load([table], scratch=tmp_path / "scratch")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(asked) == 6 * 40 * 2 and len({id(one.image) for one in asked}) == 40
+    assert all(one.image_sha256 == hashlib.sha256(one.image).hexdigest() for one in asked)
+    assert held < sum(map(len, contents)) / 4
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_the_prompts_are_exactly_these(tables: dict[str, Path]) -> None:
