@@ -17,8 +17,8 @@ from typing import IO, Any
 
 _SCHEME = "s3:"
 PLAIN_VARIABLE = "LAKE_PLAIN_STORE"
-"""`yes`: the store passes over the conditions of a write and takes no list of objects to delete, as Google Cloud Storage
-does behind its S3 endpoint. A store that says that it lacks the first needs no word of this."""
+"""`yes`: the store may pass over the conditions of a write, and takes no list of objects to delete, as is to be expected of
+Google Cloud Storage behind its S3 endpoint. A store that says that it lacks the first needs no word of this."""
 MOST_ATTEMPTS = 10
 """Of one request, with growing pauses, when the store says SlowDown, fails inside or does not answer."""
 

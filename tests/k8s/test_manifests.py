@@ -16,7 +16,7 @@ import yaml
 
 from pipelines.declaration import Reach
 from pipelines.deploy.__main__ import OVERLAYS, UNSET, check_one_orchestrator, names
-from pipelines.deploy.kustomize import pod_specs, render
+from pipelines.deploy.kustomize import documents, pod_specs, render
 from pipelines.errors import BadInput
 from pipelines.lake import location
 from pipelines.launch.cluster import Cluster, as_bytes
@@ -33,7 +33,15 @@ STORE = "192.0.2."
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=names())
+SHIPPED = ("eks-a100", "gke-a100", "infiniband", "jobset", "kueue")
+"""A person's own stand beside them."""
+
+
+def test_all_shipped_overlays_are_offered() -> None:
+    assert set(SHIPPED) <= set(names())
+
+
+@pytest.fixture(params=SHIPPED)
 def overlay(request: pytest.FixtureRequest) -> Path:
     return OVERLAYS / request.param
 
@@ -485,3 +493,11 @@ def test_an_own_recipe_may_extend_a_shipped_one_from_anywhere(tmp_path: Path) ->
     system = read_system(path)
     assert location.url(system.folder) == "s3://ours/parrot"
     assert location.url(system.crawls_folder) == "s3://ours/crawls"
+
+
+@pytest.mark.parametrize("name", ["rbac", "quota", "network"])
+def test_a_file_that_the_guide_applies_by_itself_lands_in_the_namespace(name: str) -> None:
+    """Without `-n`, and as kubectl takes it: a binding's account needs its namespace."""
+    for item in documents(ROOT / f"k8s/base/{name}.yaml"):
+        assert item["metadata"]["namespace"] == "vlm", item["metadata"]["name"]
+        assert all(subject["namespace"] == "vlm" for subject in item.get("subjects", []))
