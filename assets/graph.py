@@ -11,6 +11,7 @@ import dagster as dg
 from assets.benchmark_files import benchmark_files_assets
 from assets.benchmarks import Place, answers_asset, score_assets
 from assets.crawls import crawl_assets, world_asset
+from assets.execution import with_execution
 from assets.foundations import foundation_assets
 from assets.layout import Layout
 from assets.stage_asset import StageAsset
@@ -109,10 +110,10 @@ def graph(recipe: Recipe) -> Graph:
 def with_resources(
     recipe: Chain, assets: list[StageAsset], needs: Mapping[str, Resources] = MappingProxyType({})
 ) -> list[StageAsset]:
-    """Each asset with what the recipe asks for its stage, or else with the stage's need.
+    """Each asset with what the recipe asks for its stage, or else with the stage's need; and with how its work is done.
 
     Raises:
-        BadInput: the recipe asks something for a stage that it does not have.
+        BadInput: the recipe asks something for a stage that it does not have, or that does not fit.
     """
     stages = {asset.stage.name.rpartition("/")[2] for asset in assets}
     if unknown := recipe.resources.keys() - stages - {DEFAULT_RESOURCES}:
@@ -121,7 +122,8 @@ def with_resources(
             where="recipe: resources",
             remedy=f"name one of: {', '.join([DEFAULT_RESOURCES, *sorted(stages)])}",
         )
-    return [replace(asset, resources=recipe.resources_of(asset.stage.name, needs)) for asset in assets]
+    asked = [replace(asset, resources=recipe.resources_of(asset.stage.name, needs)) for asset in assets]
+    return with_execution(recipe, asked)
 
 
 def sweep_variants(recipe: Recipe, variants: list[Variant]) -> list[Variant]:

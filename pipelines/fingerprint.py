@@ -27,6 +27,11 @@ def _marked_fields(spec_type: type[BaseModel], mark: str) -> list[str]:
     ]
 
 
+def execution_fields(spec_type: type[BaseModel]) -> list[str]:
+    """The fields of a spec that say how the work is run, and never change its result."""
+    return _marked_fields(spec_type, EXECUTION_MARK)
+
+
 def _paths(value: Any) -> dict[str, Path]:
     """The paths in a field's value: one, a list, a mapping by name, or none."""
     if value is None:

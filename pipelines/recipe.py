@@ -31,6 +31,11 @@ NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
 
 
 DEFAULT_RESOURCES = "default"
+Execution = dict[str, dict[str, bool | int | float | str]]
+EXECUTION = (
+    "how a stage's work is done, by the stage's name, such as {raw_pairs: {workers: 8}}: what changes no result, and stands "
+    "in the stage's spec as such"
+)
 
 
 class Section(BaseModel):
@@ -167,6 +172,7 @@ class Chain(Section):
     resources: dict[str, Resources] = Field(
         {}, description="what a stage asks of a cluster, by the stage's name; `default` for the others"
     )
+    execution: Execution = Field({}, description=EXECUTION)
 
     def resources_of(self, stage: str, needs: Mapping[str, Resources]) -> Resources:
         """What a stage asks of a cluster: as the recipe says of it, else its need, else what is the default of the two."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipelines.declaration import Reach
 from pipelines.remote.spec import Conduct
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
-from pipelines.translate.spec import Decoding, GuardLimits, reach
+from pipelines.translate.spec import DEVICES, Decoding, Device, GuardLimits, reach
 
 NAME = "benchmark_files"
 CODE_VERSION = "1"
@@ -40,7 +40,10 @@ class BenchmarkFilesSpec(StageSpec):
     translator: InputTable | None = None
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Decoding()
-    threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads of the translator")
+    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
+    threads: Annotated[int | None, Execution] = Field(
+        None, ge=1, description="CPU threads of the translator; none: one per core"
+    )
     cache: Annotated[Path | None, Execution] = Field(None, description="folder of kept translations")
     conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a translating server is asked")
     seconds: Annotated[float, Execution] = Field(

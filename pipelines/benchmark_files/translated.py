@@ -40,7 +40,7 @@ def translate(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path, progres
         spec.decoding,
         spec.cache or out.parent,
         version=manifest.read(spec.translator).data_version,
-        device="cpu",
+        device=spec.device,
         threads=spec.threads,
         conduct=spec.conduct,
         account=str(spec.output),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.declaration import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, TestScores, reach
+from pipelines.translate.spec import DEVICES, Decoding, Device, GuardLimits, LeastBleu, TestScores, reach
 
 NAME = "translated_conversations"
 CODE_VERSION = "1"
@@ -52,8 +52,10 @@ class ConversationSpec(StageSpec):
     translator: InputTable = Field(description="the table foundations/translator")
     test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: ConversationParameters = ConversationParameters()
-    device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
-    threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")
+    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
+    threads: Annotated[int | None, Execution] = Field(
+        None, ge=1, description="CPU threads; none: one per core"
+    )
     cache: Annotated[Path | None, Execution] = Field(
         None, description="folder of kept translations; none: kept for this table's reruns only"
     )

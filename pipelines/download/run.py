@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from pipelines.cores import usable_cores
 from pipelines.crawls import CrawlManifest, read_manifest
 from pipelines.download import worker
 from pipelines.download.addresses import Policy
@@ -33,6 +34,8 @@ from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 
+MOST_WORKERS = 16
+"""Processes where nothing says how many: with 24 threads each, strangers' servers and the line are the limit, not cores."""
 SILENCE_SECONDS = 120.0
 """How long a worker may report nothing, beyond the time that one URL may take."""
 
@@ -148,7 +151,7 @@ def _download(
     shipping: Shipping,
 ) -> None:
     pool = Pool(
-        worker.main, settings.model_dump_json(), workers=spec.workers,
+        worker.main, settings.model_dump_json(), workers=spec.workers or min(usable_cores(), MOST_WORKERS),
         silence_seconds=SILENCE_SECONDS + spec.parameters.total_seconds,
     )  # fmt: skip
     progress.start("downloading", source.size, unit="row")

@@ -74,7 +74,9 @@ class DownloadSpec(StageSpec):
         None, description="the manifest's world, whose web server is run meanwhile"
     )
     parameters: DownloadParameters = DownloadParameters()
-    workers: Annotated[int, Execution] = Field(2, ge=1, description="processes")
+    workers: Annotated[int | None, Execution] = Field(
+        None, ge=1, description="processes; none: one per core, and at most 16"
+    )
     threads_per_worker: Annotated[int, Execution] = Field(
         24, ge=1, description="simultaneous fetches per process"
     )

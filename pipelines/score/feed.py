@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from models.pair_encoder import PairEncoder
+from pipelines.cores import cores_of_a_rank
 from pipelines.lake import manifest
 from pipelines.score import pairs
 from pipelines.score.pairs import Decoded, Pair, Tar
@@ -48,7 +49,10 @@ def feed(shards: Sequence[Path], encoder: PairEncoder, spec: ScoreSpec) -> Itera
 
 
 def _chunks(shards: Sequence[Path], encoder: PairEncoder, spec: ScoreSpec) -> Iterator[Prepared]:
-    with ThreadPoolExecutor(spec.threads) as threads, Tars(manifest.data_root(spec.raw_pairs)) as tars:
+    with (
+        ThreadPoolExecutor(spec.threads or cores_of_a_rank()) as threads,
+        Tars(manifest.data_root(spec.raw_pairs)) as tars,
+    ):
         for path in shards:
             left = pairs.rows(path)
             if not left:

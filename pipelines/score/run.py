@@ -26,6 +26,7 @@ from models import pair_encoder
 from models.clip import cosine
 from models.pair_encoder import PairEncoder
 from models.weights import WeightsError
+from pipelines.cores import cores_of_a_rank
 from pipelines.declaration import PART_COUNT_VARIABLE, PART_INDEX_VARIABLE
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
@@ -99,7 +100,7 @@ class _Shard:
 
 def run(spec: ScoreSpec, work: Work, progress: Progress) -> Outcome:
     """Score this rank's shards; rank 0 then accounts for all of them."""
-    torch.set_num_threads(spec.threads)
+    torch.set_num_threads(spec.threads or cores_of_a_rank())
     rank = Rank.of_environment()
     shards = pairs.shards(spec.raw_pairs)
     total = sum(map(pairs.rows, shards))

@@ -39,8 +39,10 @@ class ScoreSpec(StageSpec):
     chunk: Annotated[int, Execution] = Field(
         2048, ge=1, description="pairs in memory at once, among which texts are sorted by length"
     )
-    threads: Annotated[int, Execution] = Field(
-        2, ge=1, description="of each rank: decoding images, and the CPU's products"
+    threads: Annotated[int | None, Execution] = Field(
+        None,
+        ge=1,
+        description="of each rank: decoding images, and the CPU's products; none: its share of the cores",
     )
 
 

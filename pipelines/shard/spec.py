@@ -32,7 +32,9 @@ class ShardSpec(StageSpec):
     takedown: InputTable | None = Field(None, description="the takedown list: what it names is left out")
     source: str = Field("crawl", min_length=1, description="name of the crawl, written into every sample")
     parameters: ShardParameters = ShardParameters()
-    workers: Annotated[int, Execution] = Field(1, ge=1, description="processes that write shards")
+    workers: Annotated[int | None, Execution] = Field(
+        None, ge=1, description="processes that write shards; none: one per core, with several shards each"
+    )
 
 
 STAGE = Stage(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipelines.cores import usable_cores
 from pipelines.errors import BadInput
 from pipelines.lake import cache, location, manifest, takedown
 from pipelines.lake.ledger import Ledger
@@ -27,6 +28,10 @@ from pipelines.shard.spec import ShardSpec
 from pipelines.stage import Outcome, Work
 
 PREFIX = "shard"
+
+
+SHARDS_EACH = 8
+"""Fewest shards for which a further process is started: to start one takes as long as to write some."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,15 @@ def run(spec: ShardSpec, work: Work, progress: Progress) -> Outcome:
     (work.folder / "index").mkdir(exist_ok=True)
     unfinished = [shard for shard in range(plan.shards) if not task.index_path(shard).is_file()]
     progress.start("shards", plan.shards, unit="shard", done=plan.shards - len(unfinished))
-    if min(spec.workers, len(unfinished)) <= 1:
+    workers = min(spec.workers or usable_cores(), len(unfinished) // (1 if spec.workers else SHARDS_EACH))
+    if workers <= 1:
         for shard in unfinished:
             write_shard(task, shard)
             progress.advance()
     else:
         # Spawned: a forked copy of a process with Arrow's threads may hang.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(spec.workers, len(unfinished)), mp_context=context) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
             for done in as_completed([pool.submit(write_shard, task, shard) for shard in unfinished]):
                 done.result()
                 progress.advance()

@@ -100,6 +100,7 @@ def chain(system: System, *, native: bool = False) -> Chain:
         ),
         shards=system.shards,
         benchmarks=system.benchmarks,
+        execution=system.execution,
         resources=system.resources,
     )
 

@@ -23,7 +23,7 @@ from pipelines.errors import BadInput
 from pipelines.facts.spec import FactsParameters
 from pipelines.filter.spec import FilterParameters
 from pipelines.launch.spec import Resources
-from pipelines.recipe import Limits, Screening
+from pipelines.recipe import EXECUTION, Execution, Limits, Screening
 from pipelines.remote.spec import Conduct
 from pipelines.score.spec import ScoreParameters
 from pipelines.shard.spec import ShardParameters
@@ -260,6 +260,7 @@ class System(Section):
         {},
         description="what a stage asks of a cluster, by its name; what is not said: pipelines/launch/needs.py",
     )
+    execution: Execution = Field({}, description=EXECUTION)
     published: dict[str, dict[str, float]] = Field(
         {}, description="benchmark -> language -> the paper's score, to hold a full run against"
     )

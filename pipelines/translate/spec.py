@@ -23,6 +23,10 @@ PAIR_PATTERN = r"^[a-z]{2,3}-[a-z]{2,3}$"
 Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
 
 
+Device = Literal["auto", "cpu", "cuda"]
+DEVICES = "auto: a GPU if this machine has one; one that CTranslate2 cannot use is an error"
+
+
 class GuardLimits(BaseModel):
     """What a translation must keep to. Lengths are bytes of UTF-8, which differ less between scripts."""
 
@@ -119,8 +123,10 @@ class TranslateSpec(StageSpec):
     translator: InputTable = Field(description="the table foundations/translator")
     test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: TranslateParameters = TranslateParameters()
-    device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
-    threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")
+    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
+    threads: Annotated[int | None, Execution] = Field(
+        None, ge=1, description="CPU threads; none: one per core"
+    )
     cache: Annotated[Path | None, Execution] = Field(
         None,
         description="folder of kept translations, for all crawls; none: kept for this table's reruns only",

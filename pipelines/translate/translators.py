@@ -7,11 +7,15 @@ to one of them.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import ctranslate2
+
 from models.translator import CT2_FOLDER, Output, Translator
 from models.weights import WeightsError
+from pipelines.cores import usable_cores
 from pipelines.documents import validated
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
@@ -20,9 +24,10 @@ from pipelines.remote.cache import Cache, key_of
 from pipelines.remote.spec import REQUESTS_FILE, Conduct
 from pipelines.translate.guarded import TranslatesTexts
 from pipelines.translate.remote import RemoteTranslator
-from pipelines.translate.spec import SERVER_FILE, Decoding, RemoteTranslation
+from pipelines.translate.spec import SERVER_FILE, Decoding, Device, RemoteTranslation
 
 TRANSLATIONS_FILE = "translations.sqlite"
+_DEVICES = Path("/dev")
 
 
 class Routed:
@@ -54,6 +59,14 @@ class Routed:
             made = translator.translate(texts, source, target)
         except WeightsError as error:
             raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
+        except RuntimeError as error:
+            # CTranslate2's, of a GPU: it loads CUDA's libraries when it first translates.
+            raise BadInput(
+                f"the translation model failed: {error}",
+                where="the translator",
+                remedy="give it the libraries that are named (CUDA 12's cuBLAS: `pip install nvidia-cublas-cu12`), smaller "
+                "batches (`translation.decoding.max_batch_tokens`) if memory is short, or `device: cpu`",
+            ) from error
         return [Output(one.text, one.finished, one.failure) for one in made]
 
     def estimate(self, texts: Sequence[str], source: str, target: str) -> Estimate:
@@ -96,21 +109,41 @@ class Cached:
         return [found[text] for text in texts]
 
 
+def pick(device: Device) -> str:
+    """The device that CTranslate2 translates on.
+
+    Raises:
+        BadInput: this machine, or this container, has a GPU, and CTranslate2 cannot use it: on the CPU the work would
+            take many times as long, and nobody would know why.
+    """
+    if device != "auto":
+        return device
+    if ctranslate2.get_cuda_device_count():
+        return "cuda"
+    if any(_DEVICES.glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        raise BadInput(
+            "this machine has an NVIDIA GPU, and CTranslate2 cannot use it",
+            where=_DEVICES,
+            remedy="mend the driver; `device: cpu` translates on the CPU all the same",
+        )
+    return "cpu"
+
+
 def open_translator(
     folder: Path,
     decoding: Decoding,
     cache: Path,
     *,
     version: str,
-    device: str,
-    threads: int,
+    device: Device,
+    threads: int | None,
     conduct: Conduct,
     account: str,
     say: Callable[[str], None] = lambda _: None,
 ) -> Routed:
     """The translator in the files of a translator table.
 
-    `version`: the table's data version, under which local translations are kept; "" keeps none.
+    `threads`: CPU threads; none: one per core. `version`: the table's data version, under which local translations are kept; "" keeps none.
     `cache`: the folder of kept translations and requests. `account`: on whose budget a server is asked.
 
     Raises:
@@ -119,7 +152,9 @@ def open_translator(
     local: TranslatesTexts | None = None
     if (folder / CT2_FOLDER).is_dir() or not (folder / SERVER_FILE).is_file():
         try:
-            local = Translator(folder, device=device, threads=threads, **decoding.model_dump())
+            local = Translator(
+                folder, device=pick(device), threads=threads or usable_cores(), **decoding.model_dump()
+            )
         except WeightsError as error:
             raise BadInput(error.message, where=error.where, remedy=error.remedy) from error
         if version:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.declaration import Execution, InputFile, InputTable, Reach, Stage, StageSpec, lazy
 from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import Decoding, GuardLimits, reach
+from pipelines.translate.spec import DEVICES, Decoding, Device, GuardLimits, reach
 
 NAME = "translation_benchmark"
 CODE_VERSION = "1"
@@ -67,8 +67,10 @@ class TranslationBenchmarkSpec(StageSpec):
     translator: InputTable = Field(description="the table foundations/translator")
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Field(Decoding(beam_size=5), description="papers score with a beam; M2M-100's is 5")
-    device: Annotated[Literal["cpu", "cuda"], Execution] = "cpu"
-    threads: Annotated[int, Execution] = Field(2, ge=1, description="CPU threads")
+    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
+    threads: Annotated[int | None, Execution] = Field(
+        None, ge=1, description="CPU threads; none: one per core"
+    )
     cache: Annotated[Path | None, Execution] = Field(None, description="folder of kept translations")
     conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 

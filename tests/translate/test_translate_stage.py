@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ctranslate2
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,9 +15,9 @@ from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.remote.spec import Conduct
 from pipelines.stage import execute
-from pipelines.translate import captions
+from pipelines.translate import captions, translators
 from pipelines.translate.spec import STAGE, Decoding, TranslateParameters, TranslateSpec
-from pipelines.translate.translators import Routed, open_translator
+from pipelines.translate.translators import Routed, open_translator, pick
 from pipelines.world.grammar import grammar
 from pipelines.world.text import few_sentences
 from tests import tables
@@ -161,3 +162,28 @@ def open_cached(folder: Path, decoding: Decoding) -> Routed:
         manifest.folder(table), decoding, folder, version=manifest.read(table).data_version, device="cpu",
         threads=1, conduct=Conduct(), account="test",
     )  # fmt: skip
+
+
+def test_a_gpu_is_used_where_there_is_one_and_a_gpu_that_cannot_be_used_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(translators, "_DEVICES", tmp_path)
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 0)
+    assert (pick("auto"), pick("cpu"), pick("cuda")) == ("cpu", "cpu", "cuda")
+    (tmp_path / "nvidia0").touch()
+    assert pick("cpu") == "cpu"
+    with pytest.raises(BadInput, match="CTranslate2 cannot use it"):
+        pick("auto")
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1)
+    assert pick("auto") == "cuda"
+
+
+def test_a_model_that_fails_while_it_translates_is_told_with_what_may_help(tmp_path: Path) -> None:
+    class Failing:
+        def translate(self, texts: Sequence[str], source: str, target: str) -> list[Output]:
+            raise RuntimeError("Library libcublas.so.12 is not found or cannot be loaded")
+
+    with pytest.raises(BadInput, match=r"libcublas\.so\.12") as caught:
+        Routed({}, Failing()).translate(["red"], "en", "zh")
+    assert "device: cpu" in str(caught.value.remedy)
