@@ -117,21 +117,21 @@ def choice(answer: str, options: Sequence[str]) -> Choice:
     }
     if confirmed:
         return Choice(confirmed.pop(), "confirmed") if len(confirmed) == 1 else Choice(None, "unresolved")
+    named = [
+        match for match in _SINGLE.finditer(text) if match[1] in letters and not _starts_words(text, match)
+    ]
     poles = [polarity(lexicon.folded(option).strip(lexicon.MARKS)) for option in options]
     if sorted(filter(None, poles)) == ["no", "yes"] and len(options) == 2:
-        said, _ = yes_or_no(answer)
-        held = {poles.index(said)} if said else set()
+        said, found_by = yes_or_no(answer)
+        # "It is not B" denies a letter, and says no to nothing.
+        held = {poles.index(said)} if said and not (named and found_by == "denial") else set()
         how: How = "yes_no"
     else:
         held = asserted(text, options)
         how = "option_text"
     if len(held) == 1:
         return Choice(letters[held.pop()], how)
-    single = {
-        match[1]
-        for match in _SINGLE.finditer(text)
-        if match[1] in letters and not _starts_words(text, match) and not _denied(text, match, 1)
-    }
+    single = {match[1] for match in named if not _denied(text, match, 1)}
     if len(single) == 1 and not held:
         return Choice(single.pop(), "only_letter")
     return Choice(None, "unresolved")
@@ -162,7 +162,7 @@ def _starts_words(text: str, match: re.Match[str]) -> bool:
 
 def _denied(text: str, match: re.Match[str], letter: int) -> bool:
     """Whether the letter, or what announces it, is denied: "not B", "B is wrong"."""
-    return lexicon.denied(text[: match.start()], text[match.end(letter) :], letter=True)
+    return lexicon.denied(text[: match.start()], text[match.end(letter) :], letter=True, bare=True)
 
 
 def _latin(letter: str) -> str:
@@ -180,10 +180,16 @@ def contained(answer: str, texts: Sequence[str]) -> set[int]:
 def asserted(answer: str, texts: Sequence[str]) -> set[int]:
     """As `contained`, without those that are denied: "not red", "neither red nor green"."""
     said = normalised(answer).casefold()
+    mentions = sorted(_mentions(said, texts))
     return {
         number
-        for start, end, number in _mentions(said, texts)
-        if not lexicon.denied(said[:start], said[end:])
+        for start, end, number in mentions
+        # "verde, no rojo": a bare "no" denies beside another option only, for it is "in the" in Portuguese.
+        if not lexicon.denied(
+            said[:start],
+            said[end:],
+            bare=any(begin < start and other != number for begin, _, other in mentions),
+        )
     }
 
 

@@ -141,13 +141,14 @@ _BARE_NO = re.compile(rf"(?<!{_PLAIN_WORD})(?:no|nao|non|لا|tidak)\s+$")
 _AFTER_GAP = re.compile(r"[\s\"'*_)\]>»”’」]*")
 
 
-def denied(before: str, after: str, *, letter: bool = False) -> bool:
+def denied(before: str, after: str, *, letter: bool = False, bare: bool = False) -> bool:
     """Whether what stands between the two texts is denied: "not", "is wrong", in any language.
 
-    Behind an option's `letter` more words deny than behind its text: "B is not" does, "the dog is not" goes on.
+    Behind an option's `letter` more words deny than behind its text: "B is not" does, "the dog is not" goes on. With `bare`,
+    a mere "no" before it denies, too.
     """
     before = plain(before[-_REACH:])
-    if _denials().search(before) or (letter and _BARE_NO.search(before)):
+    if _denials().search(before) or (bare and _BARE_NO.search(before)):
         return True
     after = plain(after[:_REACH])
     after = after[_AFTER_GAP.match(after).end() :]  # type: ignore[union-attr]
