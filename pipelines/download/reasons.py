@@ -62,6 +62,12 @@ class Reason(StrEnum):
     DOWNLOAD_FAILED = "download_failed"
 
 
+PASSING = frozenset({
+    Reason.DNS_FAILED, Reason.CONNECTION_FAILED, Reason.TIMEOUT, Reason.HTTP_429, Reason.HTTP_5XX,
+})  # fmt: skip
+"""What may be otherwise another day: rows dropped for these are what another attempt downloads again."""
+
+
 class Failure(Exception):
     """A row is dropped. As text, `reason: detail`: img2dataset hands on only the text of an error."""
 

@@ -18,11 +18,12 @@ from pipelines.cores import usable_cores
 from pipelines.crawls import CrawlManifest, read_manifest
 from pipelines.download import worker
 from pipelines.download.addresses import Policy
+from pipelines.download.earlier import earlier_table
 from pipelines.download.fetched import fetched
 from pipelines.download.local_images import list_members
 from pipelines.download.network import explained
 from pipelines.download.pool import Pool, Retried
-from pipelines.download.reasons import Reason
+from pipelines.download.reasons import PASSING, Reason
 from pipelines.download.shipping import Shipping
 from pipelines.download.source import Source
 from pipelines.download.spec import DownloadSpec, inputs
@@ -71,6 +72,12 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
     source = Source(manifest, scratch)
     started = time.monotonic()
     account = Account()
+    before = earlier_table(spec, work)
+    if before is not None and before.ledger is not None:
+        passing = sum(rows for reason, rows in before.ledger.dropped.items() if reason in PASSING)
+        progress.say(
+            f"another attempt at {passing} rows of the published table; the others are taken from it"
+        )
     with _served(spec, manifest, source) as loopback_ports:
         settings = Settings(
             parameters=spec.parameters,
@@ -84,6 +91,7 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
             out=work.out,
             scratch=scratch,
             done=done,
+            earlier=None if before is None else spec.output,
             at_work=work.folder / "at_work",
         )
         with Shipping(work) as shipping:
@@ -242,7 +250,9 @@ def _outcome(
         )
     _remove_strays(work.out, account)
     fetched = sum(
-        record.counts.kept for number, record in account.done.items() if number not in account.reused
+        record.counts.kept - record.counts.carried
+        for number, record in account.done.items()
+        if number not in account.reused
     )
     metrics = {
         "records": manifest.kind,
@@ -251,6 +261,7 @@ def _outcome(
         "shards": len(account.done),
         "shards_reused": len(account.reused),
         "shards_retried": account.retried,
+        "rows_carried": sum(record.counts.carried for record in account.done.values()),
         "image_bytes": sum(record.counts.image_bytes for record in account.done.values()),
         "images_per_second": round(fetched / seconds, 1),
         # Of the rows that were asked for: those beyond the slice were not.

@@ -14,7 +14,7 @@ from pipelines.download.fetched import beside
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "raw_pairs"
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 
 
 class DownloadParameters(BaseModel):
@@ -43,6 +43,9 @@ class DownloadParameters(BaseModel):
     )  # fmt: skip
     outage_seconds: Annotated[float, Execution] = Field(
         120.0, ge=0, description="after so long without any host reached the run stops, to go on when run again; 0: never"
+    )  # fmt: skip
+    attempt: int = Field(
+        0, ge=0, description="raised, only the rows of the published table are downloaded again that failed for a passing reason"
     )  # fmt: skip
     user_agent: str = Field(
         "mpm-download/1.0 (image-text research crawl)", min_length=1, pattern=r"^[\x20-\x7e]+$",

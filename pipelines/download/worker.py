@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from pipelines.crawls import Records
 from pipelines.download import web
 from pipelines.download.addresses import Policy
+from pipelines.download.earlier import EarlierShard
 from pipelines.download.guard import GuardedOpener
 from pipelines.download.image import image_size
 from pipelines.download.local_images import LocalImages
@@ -58,6 +59,8 @@ class Settings(BaseModel):
     scratch: Path
     done: Path
     """Where the records of whole shards are put."""
+    earlier: Path | None = None
+    """The published table of an attempt before, where only what failed in passing is downloaded again."""
     at_work: Path
     """Where workers note which rows they have in hand."""
 
@@ -181,7 +184,10 @@ def _make(
         _send(connection, {"kind": "learned", "text": suspects.news})
     together: list[list[ShardRow]] = []
     alone: list[list[ShardRow]] = []
+    earlier = None if settings.earlier is None else EarlierShard(settings.earlier, task.shard, settings.kind)
     for group in _by_image(rows):
+        if earlier is not None and group[0].image.kind != "none" and earlier.settle(group, writer):
+            continue
         if _name(group) in suspects.killers:
             writer.drop(group, Failure(Reason.WORKER_KILLED, f"{DEATHS} workers ended with it in hand"))
         else:
@@ -190,7 +196,11 @@ def _make(
     for group in alone:
         with suspects.alone(_name(group)):
             _take(settings, local, opener, [group], writer, suspects, folder, threads=1)
-    record = _publish(settings, task, folder, writer.close())
+    counts = writer.close()
+    if earlier is not None:
+        earlier.close()
+        counts = counts.model_copy(update={"carried": earlier.carried})
+    record = _publish(settings, task, folder, counts)
     _in_hand = opener.suspects = None
     suspects.close()
     return record

@@ -60,6 +60,8 @@ class ShardCounts(BaseModel):
     dropped: dict[str, int]
     image_bytes: int
     without_image: int = 0
+    carried: int = 0
+    """Rows kept whose images were taken from the table of an earlier attempt."""
 
 
 @dataclass(frozen=True)
