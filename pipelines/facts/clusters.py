@@ -15,6 +15,8 @@ import numpy as np
 from pipelines.facts.hashes import Groups, connected
 
 _BLOCK = 4096
+_MOST_AT_ONCE = 4_194_304
+"""Cosines that are compared before what is linked is joined: an image under thousands of pairs is near to all of its copies."""
 _MOST_CLUSTERS = 65_536
 _SAMPLE_PER_CLUSTER = 128
 """Points per centre that k-means is run on; more change the centres little."""
@@ -49,21 +51,28 @@ def groups(files: Sequence[Path], cosine: float, rows_per_cluster: int, seed: in
     cluster = _assign(embeddings, min(_MOST_CLUSTERS, max(1, size // rows_per_cluster)), seed)
     order = np.argsort(cluster, kind="stable")
     edges = np.searchsorted(cluster[order], np.arange(int(cluster.max(initial=-1)) + 2))
-    links = [np.empty((2, 0), dtype=np.int64)]
+    labels = np.arange(size, dtype=np.int64)
     for start, end in pairwise(edges):
         members = order[start:end]
-        if not len(members):
-            continue
-        rows = embeddings[members]
-        for first in range(0, len(members), _BLOCK):
-            near = rows[first : first + _BLOCK] @ rows[first:].T >= cosine
-            one, other = np.nonzero(near)
-            ahead = other > one
-            links.append(np.stack([members[first + one[ahead]], members[first + other[ahead]]]))
-    labels = connected(np.concatenate(links, axis=1), size)
+        if len(members):
+            labels[members] = members[_joined(embeddings[members], cosine)]
     rows_of = np.bincount(labels, minlength=1)[labels] if size else labels
     numbered: Groups = np.where(rows_of > 1, labels, -1)
     return numbered
+
+
+def _joined(rows: Any, cosine: float) -> Groups:
+    """For each row the first one that a chain of near ones connects it with."""
+    size = len(rows)
+    first_of = np.arange(size)
+    step = max(1, min(_BLOCK, _MOST_AT_ONCE // size))
+    for start in range(0, size, step):
+        one, other = np.nonzero(rows[start : start + step] @ rows[start:].T >= cosine)
+        links = np.stack([one + start, other + start])
+        groups = connected(np.concatenate([links, np.stack([np.arange(size), first_of])], axis=1), size)
+        _, firsts = np.unique(groups, return_index=True)
+        first_of = firsts[groups]
+    return first_of
 
 
 def _assign(embeddings: Embeddings, count: int, seed: int) -> Groups:

@@ -1,6 +1,7 @@
 """A sample of the pairs that a person looks at: kept, nearest to the threshold, and dropped, by reason.
 
 Kept and dropped ones are chosen by uid, which is a hash: a uniform sample, the same in every run. These few images are all that the filter reads.
+What was taken down, blocked or called unsafe is not shown: the gallery is published, and so would be what was to leave.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from pipelines.errors import BadInput
 from pipelines.filter.rules import Rows
-from pipelines.lake import manifest
+from pipelines.lake import manifest, takedown
 from pipelines.lake.positioned import PositionedFile
 from pipelines.score.pairs import DECODE_ERRORS
 
@@ -27,6 +28,7 @@ KEPT, BORDERLINE, DROPPED = "kept", "borderline", "dropped"
 OF_EACH = 8
 MOST_PER_REASON = 3
 """Dropped pairs are shown for each reason in turn, so that a frequent one does not hide the others."""
+NEVER_SHOWN = pa.array([takedown.REASON, "blocked_url", "blocked_domain", "blocked_image", "nsfw"])
 THUMBNAIL = 112
 _MOST_PIXELS = 50_000_000
 _GAP, _LINE = 6, 16
@@ -51,7 +53,7 @@ class Sampler:
     def add(self, rows: Rows, reason: Any, detail: Any) -> None:
         """Take what is needed of a shard."""
         columns = ["uid", "caption", "url", *_PLACE]
-        table = pa.table(
+        everything = pa.table(
             {
                 **{name: rows.raw[name] for name in columns},
                 "score": rows.score,
@@ -59,6 +61,7 @@ class Sampler:
                 "detail": detail,
             }
         )
+        table = everything.filter(pc.invert(pc.is_in(everything["reason"], NEVER_SHOWN)))
         self._kept = _first(self._kept, table.filter(pc.is_null(table["reason"])), OF_EACH)
         distance = np.abs(table["score"].to_numpy() - np.float32(self._threshold))
         scored = table.append_column("distance", pa.array(distance, from_pandas=True))

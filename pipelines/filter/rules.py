@@ -4,7 +4,7 @@
 2. `score_missing`: the scores say nothing about it;
 3. `blocked_url`, `blocked_domain`, `blocked_image`: it stands in a blocklist;
 4. `nsfw`, `nsfw_score_missing`: after the scores that were given;
-5. `placeholder_image`: its image file stands under too many pairs, as a server's default image does;
+5. `placeholder_image`: its image file stands under too many URLs, as a server's default image does;
 6. `caption_language`, `caption_too_short`, `caption_too_long`, `caption_repetitive`, `caption_cut`,
    `caption_common` (it stands under too many pairs);
 7. `benchmark_image`, `benchmark_text`: a benchmark asks about it;
@@ -47,10 +47,12 @@ Found = tuple[str, Flags, Any]
 
 @dataclass(frozen=True)
 class Common:
-    """What stands under too many pairs, counted over all shards: sha256 or caption -> pairs."""
+    """What stands under too much, counted over all shards."""
 
     images: dict[str, int]
+    """SHA-256 -> URLs that it came from: an image with many captions, as a dataset's own are, is no placeholder."""
     captions: dict[str, int]
+    """Caption -> pairs."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,32 @@ class Rows:
     """Whether these are conversations: the raw column `caption` is then all that is said."""
 
 
-def too_common(shards: Sequence[Path], column: str, most_pairs: int | None, scratch: Path) -> dict[str, int]:
-    """Value -> pairs, of each value of a column that stands under more than `most_pairs` pairs.
+def too_common(shards: Sequence[Path], column: str, most: int | None, scratch: Path) -> dict[str, int]:
+    """Value -> how often, of each value of a column that stands under more than `most`: images by URLs, captions by pairs.
 
     Counted over all shards in bounded memory: what does not fit goes to `scratch`.
     """
-    if most_pairs is None or not shards:
+    if most is None or not shards:
         return {}
+    files = [str(path) for path in shards]
     with database(scratch) as connection:
-        found = connection.execute(
-            f"SELECT {column}, count(*) AS pairs FROM read_parquet(?) "  # noqa: S608  # a name of ours
-            f"WHERE {column} IS NOT NULL GROUP BY {column} HAVING count(*) > ? ORDER BY {column}",
-            [[str(path) for path in shards], most_pairs],
-        ).fetchall()
-    return dict(found)
+        found = dict(
+            connection.execute(
+                f"SELECT {column}, count(*) AS pairs FROM read_parquet(?) "  # noqa: S608  # a name of ours
+                f"WHERE {column} IS NOT NULL GROUP BY {column} HAVING count(*) > ? ORDER BY {column}",
+                [files, most],
+            ).fetchall()
+        )
+        if column != "image_sha256" or not found:
+            return found
+        # Of the few under many pairs only: URLs are long, and counting those of every image would take most of the time.
+        return dict(
+            connection.execute(
+                "SELECT image_sha256, count(DISTINCT url) AS urls FROM read_parquet(?) WHERE image_sha256 IN "
+                "(SELECT unnest(?)) GROUP BY image_sha256 HAVING count(DISTINCT url) > ? ORDER BY image_sha256",
+                [files, list(found), most],
+            ).fetchall()
+        )
 
 
 def decide(
@@ -117,7 +131,7 @@ def _rules(
     if rows.talks:
         yield from _texts("conversation", rows, parameters.conversations)
     else:
-        yield PLACEHOLDER, *_common(rows.raw["image_sha256"], common.images)
+        yield PLACEHOLDER, *_common(rows.raw["image_sha256"], common.images, "URLs")
         yield from _captions(rows, common, parameters)
     if rows.facts is not None:
         for name, is_on in (
@@ -158,7 +172,7 @@ def _captions(rows: Rows, common: Common, parameters: FilterParameters) -> Itera
     yield from _texts("caption", rows, rules)
     if rows.facts is not None and rules.drop_cut:
         yield "caption_cut", rows.facts["cut"], None
-    yield "caption_common", *_common(rows.raw["caption"], common.captions)
+    yield "caption_common", *_common(rows.raw["caption"], common.captions, "pairs")
 
 
 def _texts(what: str, rows: Rows, rules: CaptionRules | ConversationRules) -> Iterator[Found]:
@@ -176,12 +190,12 @@ def _texts(what: str, rows: Rows, rules: CaptionRules | ConversationRules) -> It
         yield f"{what}_repetitive", pc.greater(rows.facts["repeated"], rules.most_repeated), None
 
 
-def _common(values: Any, known: dict[str, int]) -> tuple[Flags, Any]:
+def _common(values: Any, known: dict[str, int], of: str) -> tuple[Flags, Any]:
     if not known:
         return pa.array(np.zeros(len(values), dtype=bool)), None
     places = pc.index_in(values, pa.array(known.keys(), pa.string()))
-    pairs = pc.take(pa.array(known.values(), pa.int64()), places)
-    text = pc.binary_join_element_wise("stands under ", pc.cast(pairs, pa.string()), " pairs", "")
+    count = pc.take(pa.array(known.values(), pa.int64()), places)
+    text = pc.binary_join_element_wise("stands under ", pc.cast(count, pa.string()), f" {of}", "")
     return pc.is_valid(places), text
 
 

@@ -114,7 +114,7 @@ class _Filtering:
 
     def _common(self, files: list[Path]) -> Common:
         """What stands under too many pairs; an image may be the subject of any number of conversations."""
-        most = self.parameters.most_pairs_per_image, self.parameters.captions.most_pairs
+        most = self.parameters.most_urls_per_image, self.parameters.captions.most_pairs
         return Common(
             images=rules.too_common(files, "image_sha256", most[0], self.scratch),
             captions=rules.too_common(files, "caption", most[1], self.scratch),

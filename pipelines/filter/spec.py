@@ -10,7 +10,7 @@ from pipelines.facts.spec import Language
 from pipelines.stage import InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "filtered_pairs"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 HISTOGRAM_FILE, THUMBNAIL_FILE = "histogram.png", "histogram_small.png"
 STATISTICS_PICTURE, GALLERY_PICTURE = "statistics.png", "gallery.png"
@@ -91,9 +91,9 @@ class FilterParameters(_Section):
     threshold: float = Field(
         0.18, ge=-1, le=1, description="a pair is kept if its score is greater (V section 4.1)"
     )
-    most_pairs_per_image: int | None = Field(
+    most_urls_per_image: int | None = Field(
         50, ge=1,
-        description="an image file under more pairs than this is a placeholder (V appendix G); null: no such rule",
+        description="an image file under more URLs than this is a placeholder (V appendix G); null: no such rule",
     )  # fmt: skip
     captions: CaptionRules = CaptionRules()
     conversations: ConversationRules = ConversationRules()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.errors import BadInput
-from pipelines.lake import cache, location, manifest
+from pipelines.lake import cache, lineage, location, manifest
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.work import UNPUBLISHED, Work
 
@@ -39,6 +39,7 @@ def publish(
         for file in work.files()
     ]
     made = described.model_copy(update={"files": files})
+    lineage.keep(table)
     if work.destination is None:
         final = table / name
         if final.exists():

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 from pipelines.lake import location
 from pipelines.lake.takedown import Demands
+from pipelines.lake.work import UNPUBLISHED
 from pipelines.takedown import keep
 from pipelines.takedown.find import Found, find
 from pipelines.takedown.spec import NAME, Demand
@@ -89,9 +90,15 @@ def _words(found: Found, arguments: argparse.Namespace) -> str:
     ]
     lines.append("made from them:" if found.made else "nothing was made from them")
     for made in found.made:
-        lines.append(f"  {made.table} ({made.stage}, version {made.data_version}), from {made.because}")
+        since = "" if made.is_current else ", replaced since"
+        lines.append(
+            f"  {made.table} ({made.stage}, version {made.data_version}{since}), from {made.because}"
+        )
         lines += [f"    checkpoint {path}" for path in made.checkpoints]
-    lines += [f"  in the making, and not published: {table}" for table in found.running]
+    lines += [
+        f"  in the making, and not published: {table} (its checkpoints lie in {UNPUBLISHED}/)"
+        for table in found.running
+    ]
     kept = location.url(arguments.workspace / NAME)
     lines.append(
         "dry run: the list was not changed"

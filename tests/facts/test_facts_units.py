@@ -111,3 +111,18 @@ def test_languages_are_told_and_digits_have_none() -> None:
     assert [language for language, _ in told] == ["de", "zh", "en", None]
     assert all(confidence > 0.5 for _, confidence in told[:3])
     assert captions.languages(["whatever"], []) == [(None, 0.0)]
+
+
+def test_thousands_of_copies_of_one_image_are_joined_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(900, 16)).astype(np.float16)
+    rows[100:800] = rows[100]
+    shuffled = generator.permutation(900)
+    np.save(tmp_path / "a.npy", rows[shuffled])
+    whole = clusters.groups([tmp_path / "a.npy"], 0.99, 100_000, seed=0)
+    monkeypatch.setattr(clusters, "_MOST_AT_ONCE", 2_000)
+    assert np.array_equal(clusters.groups([tmp_path / "a.npy"], 0.99, 100_000, seed=0), whole)
+    copies = (shuffled >= 100) & (shuffled < 800)
+    assert len(set(whole[copies])) == 1 and (whole[~copies] == -1).all()

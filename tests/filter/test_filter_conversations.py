@@ -81,7 +81,7 @@ def filtered(lake: Path, output: Path, facts: Path | None = None, **changes: Any
 def test_without_rules_every_conversation_is_kept_also_one_about_no_image(lake: Path, tmp_path: Path) -> None:
     # The threshold, the limit of pairs per image and the rules of captions are those of pairs.
     found = filtered(
-        lake, tmp_path / "out", threshold=0.9, most_pairs_per_image=1,
+        lake, tmp_path / "out", threshold=0.9, most_urls_per_image=1,
         captions={"most_characters": 5, "drop_cut": True, "languages": ["zh"]},
     )  # fmt: skip
     assert set(found.values()) == {None}

@@ -24,6 +24,8 @@ from pipelines.lake.identity import pair_uid
 from pipelines.lake.manifest import Manifest
 from pipelines.score import run as score_run
 from pipelines.stage import execute
+from pipelines.takedown import keep
+from pipelines.takedown.spec import Demand
 from pipelines.world import benchmark
 from tests import tables
 
@@ -350,6 +352,24 @@ def test_the_gallery_shows_kept_borderline_and_dropped_pairs_with_their_images(
     for row in shown:
         with Image.open(io.BytesIO(row["thumbnail"])) as image:
             assert image.format == "JPEG" and max(image.size) <= 112
+
+
+def test_the_gallery_shows_nothing_that_was_to_leave(
+    raw: Path, scores: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    threshold = {"threshold": score_of(12)}
+    filtered(raw, scores, tmp_path / "all", parameters=threshold)
+    before = pq.read_table(manifest.file(tmp_path / "all", "gallery.parquet")).to_pylist()
+    blocked = {row["url"] for row in before if row["kind"] == "borderline"}
+    keep.add(tmp_path, [Demand(kind="url", value=sorted(blocked)[0])], [])
+    (tmp_path / "urls.txt").write_text("\n".join(sorted(blocked)[1:]) + "\n")
+    made = filtered(
+        raw, scores, tmp_path / "out", takedown=tmp_path / "takedown", blocked_urls=[tmp_path / "urls.txt"],
+        parameters=threshold,
+    )  # fmt: skip
+    assert set(made[1].values()) >= {"taken_down", "blocked_url"}
+    shown = pq.read_table(manifest.file(tmp_path / "out", "gallery.parquet")).to_pylist()
+    assert shown and not blocked & {row["url"] for row in shown}
 
 
 def test_a_gallery_without_its_images_shows_empty_frames(raw: Path, scores: Path, tmp_path: Path) -> None:

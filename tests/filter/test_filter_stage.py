@@ -94,7 +94,7 @@ def test_only_scores_strictly_greater_than_the_threshold_are_kept(
 
 
 def test_every_raw_row_is_kept_or_dropped_for_one_reason(raw: Path, scores: Path, tmp_path: Path) -> None:
-    kept, dropped = run(raw, scores, tmp_path / "out", most_pairs_per_image=4)
+    kept, dropped = run(raw, scores, tmp_path / "out", most_urls_per_image=4)
     assert len(kept) + len(dropped) == ROWS
     ledger = manifest.read(tmp_path / "out").ledger
     assert ledger is not None
@@ -118,12 +118,25 @@ def test_an_image_under_too_many_pairs_is_dropped_across_shards_and_the_rule_can
     raw: Path, scores: Path, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     placeholder = {rows[place]["uid"] for place in range(22, 27)}
-    kept, dropped = run(raw, scores, tmp_path / "out", most_pairs_per_image=4)
+    kept, dropped = run(raw, scores, tmp_path / "out", most_urls_per_image=4)
     assert {uid for uid, row in dropped.items() if row["reason"] == "placeholder_image"} == placeholder
-    assert dropped[rows[22]["uid"]]["detail"] == "stands under 5 pairs"
+    assert dropped[rows[22]["uid"]]["detail"] == "stands under 5 URLs"
     for most in (5, None):
-        kept, _ = run(raw, scores, tmp_path / "out", most_pairs_per_image=most)
+        kept, _ = run(raw, scores, tmp_path / "out", most_urls_per_image=most)
         assert placeholder <= kept.keys()
+
+
+def test_an_image_with_many_captions_under_few_urls_is_no_placeholder(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    described = [
+        row | ({"url": rows[22]["url"]} if 22 <= place < 27 else {}) for place, row in enumerate(rows)
+    ]
+    raw = tables.raw_pairs(tmp_path / "described", described)
+    kept, _ = run(
+        raw, score_table(tmp_path / "its-scores", raw, rows), tmp_path / "out", most_urls_per_image=1
+    )
+    assert {rows[place]["uid"] for place in range(22, 27)} <= kept.keys()
 
 
 def test_another_threshold_filters_anew_from_the_same_scores(raw: Path, scores: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_the_filter_reports_how_many_pairs_lie_inside_the_band(
         FILTER,
         FilterSpec(
             raw_pairs=tmp_path / "raw", clip_scores=tmp_path / "scores", output=tmp_path / "filtered",
-            parameters=FilterParameters(threshold=threshold, most_pairs_per_image=None),
+            parameters=FilterParameters(threshold=threshold, most_urls_per_image=None),
         ),
     )  # fmt: skip
     inside = sum(abs(score - threshold) <= MARGIN for score in expected.values())

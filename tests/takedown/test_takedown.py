@@ -111,6 +111,37 @@ def test_a_domain_leaves_the_next_publish_and_every_trace_of_it_is_listed(worksp
     assert before in again.stdout
 
 
+def test_a_model_is_traced_through_any_number_of_publishes_since(workspace: Path) -> None:
+    """It was made from shards that two later demands have replaced, and its own base was replaced, too."""
+    execute(MODEL, ModelSpec(output=workspace / "finetuned", shards={"base": workspace / "pretrained"}))
+    for domain in ("b.example.org", "c.example.com"):
+        assert command("--workspace", str(workspace), "--domain", domain).returncode == 0
+        execute(STAGE, shard_spec(workspace))
+
+    def retrain(spec: ModelSpec, work: Work, progress: Any) -> Outcome:
+        (work.out / "model.safetensors").write_bytes(b"clean")
+        return Outcome()
+
+    clean = Stage("pretrained", "tests.model", ModelSpec, "2", retrain, "Trains.")
+    shards = workspace / "crawls" / "week-1" / "training_shards"
+    execute(clean, ModelSpec(output=workspace / "pretrained", shards={"week-1": shards}))
+
+    done = command("--workspace", str(workspace), "--domain", "c.example.com", "--json", "--dry-run")
+    made = json.loads(done.stdout)["made_from_them"]
+    assert [(one["table"], one["is_current"]) for one in made] == [("finetuned", True), ("pretrained", False)]
+    # The last shards, and what was made from them, are clean of it.
+    clean_version = manifest.read(workspace / "pretrained").data_version
+    assert clean_version not in {one["data_version"] for one in made}
+
+
+def test_what_stood_in_a_version_whose_index_was_lost_is_not_called_clean(workspace: Path) -> None:
+    table = workspace / "crawls" / "week-1" / "training_shards"
+    manifest.file(table, "index.parquet").write_bytes(b"damaged")
+    execute(STAGE, shard_spec(workspace))
+    found = command("--workspace", str(workspace), "--domain", "b.example.org", "--dry-run")
+    assert "pretrained" in found.stdout
+
+
 def test_the_filter_drops_what_is_demanded_under_its_own_reason(tmp_path: Path) -> None:
     raw = tables.raw_pairs(tmp_path / "raw", ROWS, shards=1)
 
