@@ -35,7 +35,7 @@ def section(spec: ReportSpec, scores: Mapping[str, Any], asked: Sequence[Asked])
         leaderboards=leaderboards.leaderboards(
             scores, pivot=spec.parameters.pivot_language, own_world=_own_world(spec), left=left
         ),
-        categories=leaderboards.categories(scores),
+        categories=leaderboards.categories(scores, pivot=spec.parameters.pivot_language),
         judging=leaderboards.judging(scores),
         drift=leaderboards.drift(scores),
         costs=leaderboards.costs(scores),

@@ -6,7 +6,7 @@ Drawn small (380 or 480 units wide) and scaled by the page: the words stay reada
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -15,6 +15,8 @@ from pipelines.report.results import DriftPoint, Histogram, Score
 
 NARROW, WIDE = 380, 480
 """Widths in units; a unit is about a pixel where the chart stands."""
+NAMED = 86
+"""Where the plot begins if languages are named beside it."""
 COLOURS = tuple(f"var(--c{number})" for number in range(1, 7))
 
 
@@ -160,11 +162,21 @@ def running_mean(values: Sequence[float], reach: int) -> list[float]:
     return means
 
 
-def dots(rows: Sequence[tuple[str, Sequence[tuple[str, Score | None]]]], *, aim: float | None) -> Markup:
-    """Scores with their intervals: under each model's name a dot and a whisker per language."""
+def dots(
+    rows: Sequence[tuple[str, Sequence[tuple[str, Score | None]]]],
+    *,
+    aim: float | None,
+    colours: Mapping[str, str],
+) -> Markup:
+    """Scores with their intervals: under each model's name a dot and a whisker per language.
+
+    `colours`: by language, where a legend tells them; a language without one is named beside its dot.
+    """  # fmt: skip
     series = max((len(scores) for _, scores in rows), default=1)
     pitch = 34 + 19 * series
-    frame = Frame(NARROW, 6 + pitch * len(rows) + 26, 12, 64, 6, 26, (0.0, 1.0), (0.0, 1.0))
+    named = any(language not in colours for _, scores in rows for language, _ in scores)
+    left = NAMED if named else 12
+    frame = Frame(NARROW, 6 + pitch * len(rows) + 26, left, 64, 6, 26, (0.0, 1.0), (0.0, 1.0))
     base = frame.height - frame.bottom
     parts = []
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -174,11 +186,13 @@ def dots(rows: Sequence[tuple[str, Sequence[tuple[str, Score | None]]]], *, aim:
         parts.append(_line(frame.x(aim), frame.top, frame.x(aim), base, "threshold"))
     for row, (name, scores) in enumerate(rows):
         top = frame.top + 14 + row * pitch
-        parts.append(_text(frame.left, top, name, anchor="start", kind="strong halo"))
+        parts.append(_text(0 if named else frame.left, top, name, anchor="start", kind="strong halo"))
         for place, (language, score) in enumerate(scores):
-            y, colour = top + 16 + place * 19, COLOURS[place % len(COLOURS)]
+            y, colour = top + 16 + place * 19, colours.get(language, COLOURS[0])
+            if named:
+                parts.append(_text(NAMED - 10, y + 4, language, anchor="end", kind="tick"))
             if score is None:
-                words = f"{language}: not measured"
+                words = "not measured" if named else f"{language}: not measured"
                 parts.append(_text(frame.left + 6, y + 4, words, anchor="start", kind="tick"))
                 continue
             parts.append(

@@ -126,10 +126,9 @@ def _board(
     usual = {benchmark.figures[0], benchmark.published_figure}
     points = benchmark.best >= POINTS and figure != benchmark.item_figure
     scale = 1.0 if points else 100.0
-    measured = list(dict.fromkeys(language for found in models.values() for language in found))
     comparable = figure == (benchmark.published_figure or benchmark.figures[0]) and not official
     known = published().get(benchmark.name, []) if comparable and not own else []
-    languages = sorted(measured, key=lambda one: (one != pivot, _place(benchmark, one), one))
+    languages = _ordered(benchmark, models, pivot)
     rows = [
         _row(
             model,
@@ -183,15 +182,18 @@ def _board(
 
 
 def _cell(score: Mapping[str, Any], scale: float) -> Cell:
-    return Cell(**{part: round(score[part] * scale, 2) for part in ("value", "low", "high")}, n=score["n"])
+    # Of a single image an error clustered by image is zero, which would look like certainty.
+    bounded = score["clusters"] > 1 or score["low"] < score["high"]
+    bounds = {part: round(score[part] * scale, 2) for part in ("low", "high")} if bounded else {}
+    return Cell(value=round(score["value"] * scale, 2), n=score["n"], **bounds)
 
 
-def categories(scores: Mapping[str, Any]) -> list[Categories]:
+def categories(scores: Mapping[str, Any], *, pivot: str) -> list[Categories]:
     """Each benchmark in each language by category, where it has several; MME's in points, a task each."""
     found = []
     for name, benchmark in catalogue().items():
         models = {model: of_model[name] for model, of_model in scores["models"].items() if name in of_model}
-        for language in dict.fromkeys(language for of_model in models.values() for language in of_model):
+        for language in _ordered(benchmark, models, pivot):
             in_it = {model: of_model[language] for model, of_model in models.items() if language in of_model}
             names = sorted({category for one in in_it.values() for category in one["by_category"]})
             points = any(figure.startswith(TASK) for one in in_it.values() for figure in one)
@@ -220,6 +222,12 @@ def categories(scores: Mapping[str, Any]) -> list[Categories]:
                     )
                 )  # fmt: skip
     return found
+
+
+def _ordered(benchmark: Benchmark, models: Mapping[str, Any], pivot: str) -> list[str]:
+    """The languages that were asked: the pivot, then as published, then further ones."""
+    asked = {language for found in models.values() for language in found}
+    return sorted(asked, key=lambda one: (one != pivot, _place(benchmark, one), one))
 
 
 def _place(benchmark: Benchmark, language: str) -> int:

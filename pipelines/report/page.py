@@ -90,6 +90,7 @@ def render(results: Results, images: dict[str, bytes], thumbnails: dict[str, byt
         results=results,
         experiment_languages=_experiment_languages(results),
         panels=_panels(results),
+        coloured=bool(_colours(results)),
         title_of=lambda name: model_title(results, name),
         verdicts=VERDICTS,
         histograms={
@@ -125,28 +126,40 @@ def model_title(results: Results, name: str) -> str:
 
 
 def _panels(results: Results) -> list[dict[str, Any]]:
-    """The three charts of the scores, models in the order in which they were given."""
-    models, languages = results.scores["models"], results.languages
-    return [
-        {
-            "title": title,
-            "note": note,
-            "chart": charts.dots(
+    """The charts of the scores, models in the order in which they were given; without languages that nobody was measured in,
+    and without a chart where that leaves none.
+    """
+    models = results.scores["models"]
+    panels = []
+    for benchmark, figure, title, note, aim in PANELS:
+        measured = [
+            language
+            for language in sorted(results.languages, key=lambda one: one != results.pivot_language)
+            if any(score_of(model, benchmark, language, figure) is not None for model in models.values())
+        ]
+        rows = [
+            (
+                model_title(results, name),
                 [
-                    (
-                        model_title(results, name),
-                        [
-                            (language_name(language), score_of(model, benchmark, language, figure))
-                            for language in languages
-                        ],
-                    )
-                    for name, model in models.items()
+                    (language_name(language), score_of(model, benchmark, language, figure))
+                    for language in measured
                 ],
-                aim=aim,
-            ),
-        }
-        for benchmark, figure, title, note, aim in PANELS
-    ]
+            )
+            for name, model in models.items()
+        ]
+        if measured:
+            chart = charts.dots(rows, aim=aim, colours=_colours(results))
+            panels.append({"title": title, "note": note, "chart": chart})
+    return panels
+
+
+def _colours(results: Results) -> dict[str, str]:
+    """A colour per language; none where there are more languages than colours."""
+    if len(results.languages) > len(charts.COLOURS):
+        return {}
+    return {
+        language_name(one): colour for one, colour in zip(results.languages, charts.COLOURS, strict=False)
+    }
 
 
 def _experiment_languages(results: Results) -> list[str]:

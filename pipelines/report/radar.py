@@ -11,12 +11,17 @@ from pipelines.report.charts import COLOURS
 
 SIZE, MIDDLE, REACH = 400, 200, 132
 RINGS = (0.25, 0.5, 0.75, 1.0)
+UPRIGHT = 0.1
+"""Labels at an angle whose sine is below this are centred; others would run into their neighbours."""
 USUAL_BEST = 100.0
 """Where an axis ends if it does not say so."""
 
 
 def radar(axes: Sequence[tuple[str, float]], series: Sequence[tuple[str, Sequence[float | None]]]) -> Markup:
-    """A polygon per series. Each axis runs from 0 to its own highest score, whatever the scores shown are."""
+    """A polygon per series. Each axis runs from 0 to its own highest score, whatever the scores shown are.
+
+    A polygon has no corner on an axis where its model was not measured.
+    """
     parts = []
     angles = [2 * math.pi * place / len(axes) for place in range(len(axes))]
     for ring in RINGS:
@@ -27,7 +32,7 @@ def radar(axes: Sequence[tuple[str, float]], series: Sequence[tuple[str, Sequenc
         x, y = _at(1.0, angle)
         parts.append(f'<line x1="{MIDDLE}" y1="{MIDDLE}" x2="{x:.1f}" y2="{y:.1f}" class="grid"/>')
         x, y = _at(1.12, angle)
-        anchor = "middle" if abs(math.sin(angle)) < 0.3 else "start" if math.sin(angle) > 0 else "end"
+        anchor = "middle" if abs(math.sin(angle)) < UPRIGHT else "start" if math.sin(angle) > 0 else "end"
         parts.append(
             f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{escape(name)}'
             + (f' <tspan class="tick">to {best:g}</tspan></text>' if best != USUAL_BEST else "</text>")
@@ -35,8 +40,9 @@ def radar(axes: Sequence[tuple[str, float]], series: Sequence[tuple[str, Sequenc
     for place, (name, values) in enumerate(series):
         colour = COLOURS[place % len(COLOURS)]
         spots = [
-            ((value or 0.0) / best, angle)
+            (value / best, angle)
             for value, (_, best), angle in zip(values, axes, angles, strict=True)
+            if value is not None
         ]
         shown = ", ".join(
             f"{axis} {'not measured' if value is None else format(value, 'g')}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pipelines.judge.spec import Judge
 from pipelines.remote.spec import Conduct, Server
 from pipelines.report.exports import as_latex, as_markdown
 from pipelines.report.leaderboards import leaderboards
+from pipelines.report.radar import radar
 from pipelines.report.results import Results
 from pipelines.report.spec import STAGE, ReportSpec
 from pipelines.report.terminal import read_results
@@ -214,6 +216,36 @@ def test_a_figure_that_only_some_data_has_gets_its_board_and_what_stayed_english
     for board in found:
         assert "Chinese was translated: 40 of 40 texts (100%) stayed English there" in board.note
         assert "Portuguese" not in board.note
+
+
+def test_a_score_of_a_single_image_is_shown_without_an_interval(results: Results) -> None:
+    assert results.benchmarks is not None
+    found = next(
+        one for one in results.benchmarks.categories if (one.benchmark, one.language) == ("llava", "en")
+    )
+    cell = found.rows[0].cells["good_one"]
+    assert (cell.n, cell.low, cell.high) == (1, None, None)
+    assert found.rows[0].cells.keys() == {"good_one", "poor_one"}
+    several = boards(results)["mmmb", "plain"].rows[0].cells["en"]
+    assert several.n == 6 and several.low is not None
+
+
+def test_a_radars_shape_has_no_corner_where_a_model_was_not_measured() -> None:
+    axes = [("English", 100.0), ("Chinese", 100.0), ("Arabic", 100.0), ("MME", 2800.0)]
+    chart = radar([*axes], [("whole", [50.0, 50.0, 50.0, 1400.0]), ("part", [50.0, None, 50.0, None])])
+    shapes = re.findall(r'<polygon points="([^"]*)" style', chart)
+    whole, part = ([tuple(corner.split(",")) for corner in shape.split()] for shape in shapes)
+    assert len(whole) == 4 and part == [whole[0], whole[2]]
+    assert "Chinese not measured" in chart and "to 2800" in chart
+
+
+def test_the_charts_at_the_top_leave_out_what_nobody_was_asked_and_name_more_languages_than_colours(
+    report: Path,
+) -> None:
+    top = (report / "index.html").read_text(encoding="utf-8").partition('id="benchmarks"')[0]
+    assert "Four options, circular" in top and "Open questions, content" not in top
+    assert "not measured" not in top
+    assert top.count(">Turkish</text>") == 2 and "Bengali</text>" not in top and 'class="k1"' not in top
 
 
 def test_the_cost_of_reading_is_told_per_language_and_profile(results: Results) -> None:
