@@ -143,7 +143,8 @@ def scores_complete() -> Check:
 
     def judge(_: Path, manifest: Manifest) -> Verdict:
         complete = manifest.metrics.get("complete") is True
-        return Verdict(complete, "every question was answered" if complete else "some questions lack answers")
+        words = "some questions lack answers, or a server refused too many: see `complete` in scores.json"
+        return Verdict(complete, "every question was answered" if complete else words)
 
     return Check("scores_complete", "Every model answered every question, in every language.", judge)
 

@@ -10,6 +10,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from pipelines.benchmark_files.fetching import fetch
 from pipelines.benchmark_files.images import check, pack
 from pipelines.benchmark_files.spec import BenchmarkFilesSpec
 from pipelines.benchmark_files.translated import translate
-from pipelines.benchmarks.benchmark import catalogue
-from pipelines.benchmarks.files import Files
+from pipelines.benchmarks.benchmark import Benchmark, catalogue
+from pipelines.benchmarks.files import REQUESTS, Files, languages
 from pipelines.errors import BadInput
 from pipelines.lake import cache, location
 from pipelines.lake.identity import file_sha256
@@ -34,7 +35,7 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
     """Write the files, images.parquet where the files name images, and schema.json.
 
     Raises:
-        BadInput: the benchmark is unknown, a file cannot be had, is not the pinned or the frozen one, names an
+        BadInput: the benchmark is unknown or reads no such file, a file cannot be had, is not the pinned or the frozen one, names an
             image that is missing or cannot be decoded, or cannot be read as this benchmark.
         Interrupted: a server failed in every attempt.
     """
@@ -45,6 +46,7 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
             where="benchmark",
             remedy=f"the benchmarks are {', '.join(catalogue())}",
         )
+    _check_names(benchmark, [*spec.files, *spec.urls])
     progress.start("files", len(spec.files) + len(spec.urls), unit="file")
     for name, path in spec.files.items():
         shutil.copyfile(cache.local(path), work.out / name)
@@ -83,6 +85,24 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
             "images": packed,
         },
     )
+
+
+def _check_names(benchmark: Benchmark, names: Sequence[str]) -> None:
+    """Raises:
+    BadInput: a file has a name by which nothing would ever read it.
+    """
+    patterns = (benchmark.file, *benchmark.companions)
+    unread = [
+        name
+        for name in names
+        if name != REQUESTS and not any(languages(pattern, [name]) for pattern in patterns)
+    ]
+    if unread:
+        raise BadInput(
+            f"{benchmark.name} reads no file of the name {unread[0]!r}",
+            where="files",
+            remedy=f"files are named {', '.join(patterns)}, with a language's code in it, or {REQUESTS}",
+        )
 
 
 def describe(path: Path) -> dict[str, Any]:

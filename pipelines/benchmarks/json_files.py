@@ -101,6 +101,31 @@ def entries(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, An
         yield name, checked(row, keys, f"{path}, entry {name}")
 
 
+def words(path: Path | None) -> dict[str, str]:
+    """A JSON object whose values are texts; empty where there is no file.
+
+    Raises:
+        BadInput: the file is no such object.
+    """
+    if path is None:
+        return {}
+    try:
+        document = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"the file is not JSON: {error}", where=path, remedy="mend it or fetch it again"
+        ) from None
+    if not isinstance(document, dict):
+        raise BadInput(
+            "the file is no JSON object", where=path, remedy='it looks like {"en": "...", "zh": "..."}'
+        )
+    if wrong := [key for key, value in document.items() if not isinstance(value, str)]:
+        raise BadInput(
+            "the value is no text", where=f"{path}, entry {wrong[0]}", remedy="put it in quotation marks"
+        )
+    return document
+
+
 def checked(row: Any, keys: Sequence[str], where: str) -> dict[str, Any]:
     """The row, if it is an object with these keys."""
     if not isinstance(row, dict) or (missing := [key for key in keys if key not in row]):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipelines.benchmarks import json_files
 from pipelines.benchmarks.files import REQUESTS, Files
 from pipelines.benchmarks.question import LETTERS
 from pipelines.errors import BadInput
@@ -29,10 +29,9 @@ def request(files: Files, language: str) -> str:
     """The request for a letter: the benchmark table's own, as the models' instructions had it, or the usual one.
 
     Raises:
-        BadInput: there is none in this language.
+        BadInput: there is none in this language, or the table's own cannot be read.
     """
-    path = files.find(REQUESTS)
-    own: dict[str, str] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    own = json_files.words(files.find(REQUESTS))
     if language in own or language in ANSWER_REQUESTS:
         return own.get(language) or ANSWER_REQUESTS[language]
     raise BadInput(

@@ -327,6 +327,66 @@ def test_a_file_named_after_a_language_that_the_benchmark_lacks_is_refused(
     assert caught.value.where.endswith(wrong) and "leave the file out" in caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["xgqa_german.json", "de.json", "../xgqa_de.json", "xgqa_de.jsonl"])
+def test_a_file_of_a_name_by_which_nothing_reads_it_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "files").mkdir()
+    published.xgqa(tmp_path / "files", "de")
+    path = tmp_path / "files/xgqa_de.json"
+    spec = BenchmarkFilesSpec(
+        output=tmp_path / "table", benchmark="xgqa", images=published.images(tmp_path / "images"),
+        files={"xgqa_de.json": path, name: path},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=f"xgqa reads no file of the name {name!r}") as caught:
+        execute(STAGE, spec)
+    assert "xgqa_answers_{language}.json" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no JSON object"),
+        ('{"yes": 1}', "the value is no text"),
+        ('{"red": "rot"}', ""),
+    ],
+)
+def test_words_that_a_table_brings_are_checked(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "files").mkdir()
+    published.xgqa(tmp_path / "files", "de")
+    (tmp_path / "files/xgqa_answers_de.json").write_text(content)
+    spec = BenchmarkFilesSpec(
+        output=tmp_path / "table", benchmark="xgqa", images=published.images(tmp_path / "images"),
+        files={name: tmp_path / "files" / name for name in ("xgqa_de.json", "xgqa_answers_de.json")},
+    )  # fmt: skip
+    if not message:
+        execute(STAGE, spec)
+        return
+    with pytest.raises(BadInput, match=message) as caught:
+        execute(STAGE, spec)
+    assert "xgqa_answers_de.json" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("instances", "message"), [('"a dog"', "are no list"), ('[{"category": "dog"}]', "lacks bbox")]
+)
+def test_a_context_that_a_judge_could_not_be_shown_is_named(
+    tmp_path: Path, instances: str, message: str
+) -> None:
+    (tmp_path / "files").mkdir()
+    published.llava(tmp_path / "files", "en")
+    path = tmp_path / "files/llava_context_en.jsonl"
+    first, *others = path.read_text().splitlines()
+    row = {**json.loads(first), "instances": json.loads(instances)}
+    path.write_text("\n".join([json.dumps(row), *others]) + "\n")
+    spec = BenchmarkFilesSpec(
+        output=tmp_path / "table", benchmark="llava", images=published.images(tmp_path / "images"),
+        files={one.name: one for one in (tmp_path / "files").iterdir()},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=message) as caught:
+        execute(STAGE, spec)
+    assert caught.value.where.endswith("llava_context_en.jsonl, line 1")
+
+
 def test_unimm_as_a_mapping_needs_its_categories(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     published.unimm(tmp_path / "files", "en")

@@ -11,6 +11,7 @@ instances with category and bbox), `llava_reference_<l>.jsonl` (question_id, tex
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipelines.benchmarks import json_files
 from pipelines.benchmarks.benchmark import Benchmark
@@ -31,11 +32,10 @@ def questions(files: Files, language: str) -> list[Asked]:
         BadInput: a line is malformed, or a question has no reference, no context or no image.
     """
     path = files.path(FILE.format(language=language))
+    told = files.path(CONTEXT.format(language=language))
     contexts = {
-        row["image"]: _context(row)
-        for _, row in json_files.lines(
-            files.path(CONTEXT.format(language=language)), ("image", "captions", "instances"), unique="image"
-        )
+        row["image"]: _context(row, f"{told}, line {number}")
+        for number, row in json_files.lines(told, ("image", "captions", "instances"), unique="image")
     }
     references = {
         str(row["question_id"]): row["text"]
@@ -77,12 +77,26 @@ def questions(files: Files, language: str) -> list[Asked]:
     return asked
 
 
-def _context(row: dict[str, object]) -> str:
-    """Captions, a blank line, and a line per box, as the judge is shown them."""
+def _context(row: dict[str, Any], where: str) -> str:
+    """Captions, a blank line, and a line per box, as the judge is shown them.
+
+    Raises:
+        BadInput: these are no lists of captions and of boxes.
+    """
     captions, boxes = row["captions"], row["instances"]
-    if not isinstance(captions, list) or not isinstance(boxes, list):
-        return ""
-    return "\n".join(captions) + "\n\n" + "\n".join(f"{box['category']}: {box['bbox']}" for box in boxes)
+    if (
+        not isinstance(captions, list)
+        or not isinstance(boxes, list)
+        or not all(isinstance(one, str) for one in captions)
+    ):
+        raise BadInput(
+            "captions or instances are no list",
+            where=where,
+            remedy="captions are a list of texts, instances one of objects with category and bbox; fetch the file again",
+        )
+    whole = [json_files.checked(box, ("category", "bbox"), where) for box in boxes]
+    lines = [f"{box['category']}: {box['bbox']}" for box in whole]
+    return "\n".join(captions) + "\n\n" + "\n".join(lines)
 
 
 def image_names(path: Path) -> list[str]:

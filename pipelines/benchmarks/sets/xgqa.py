@@ -7,7 +7,6 @@ English. Where the table brings `xgqa_answers_<language>.json` (English answer -
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,10 +39,7 @@ def questions(files: Files, language: str) -> list[Asked]:
     """
     path = files.path(FILE.format(language=language))
     prompt = prompt_in(PROMPTS, language, path)
-    translations = files.find(TRANSLATED_ANSWERS.format(language=language))
-    words: dict[str, str] = (
-        {} if translations is None else json.loads(translations.read_text(encoding="utf-8"))
-    )
+    words = json_files.words(files.find(TRANSLATED_ANSWERS.format(language=language)))
     asked = []
     for identity, row in json_files.entries(path, ("question", "imageId", "answer")):
         image = json_files.image(files, path, f"{row['imageId']}.jpg", identity)
@@ -100,6 +96,7 @@ BENCHMARK = Benchmark(
     name="xgqa",
     title="xGQA",
     file=FILE,
+    companions=(TRANSLATED_ANSWERS,),
     image_names=image_names,
     languages=("en", "bn", "de", "id", "ko", "pt", "ru", "zh"),
     size=9666,
