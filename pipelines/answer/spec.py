@@ -12,7 +12,7 @@ from pipelines.remote.spec import Conduct, Server
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "answers"
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 
 
 class AnswerParameters(BaseModel):
