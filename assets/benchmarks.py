@@ -61,6 +61,7 @@ def answers_asset(
         upstream=[*own, *benchmark_files.keys(recipe, layout)],
         checks=[checks.checksums(), checks.non_empty()],
         kinds=frozenset({"pytorch", "json"}),
+        served=isinstance(model, OtherModel) and model.server is not None,
         description=f"Answers to every benchmark question, in {', '.join(languages) or 'every language there is'}.",
     )
 

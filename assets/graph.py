@@ -122,7 +122,13 @@ def with_resources(
             where="recipe: resources",
             remedy=f"name one of: {', '.join([DEFAULT_RESOURCES, *sorted(stages)])}",
         )
-    asked = [replace(asset, resources=recipe.resources_of(asset.stage.name, needs)) for asset in assets]
+    asked = [
+        replace(
+            asset,
+            resources=recipe.resources_of(DEFAULT_RESOURCES if asset.served else asset.stage.name, needs),
+        )
+        for asset in assets
+    ]
     return with_execution(recipe, asked)
 
 

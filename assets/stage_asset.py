@@ -59,6 +59,8 @@ class StageAsset:
     kinds: frozenset[str] = frozenset()
     resources: Resources = field(default_factory=Resources)
     """What it asks of a cluster."""
+    served: bool = False
+    """Whether its model runs behind a server: it then asks for what stages without a need of their own do."""
     by_crawl: bool = False
     """Whether there is one table per crawl."""
     shown: Callable[[Path], Mapping[str, dg.MetadataValue[Any]]] | None = None

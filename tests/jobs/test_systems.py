@@ -12,9 +12,11 @@ import pytest
 
 from assets.systems.graph import system_graph
 from jobs.definitions import definitions
+from pipelines.benchmarks.plan import OtherModel
 from pipelines.launch.cluster import as_bytes
 from pipelines.launch.spec import Resources
 from pipelines.recipe import Recipe
+from pipelines.remote.spec import Server
 from pipelines.systems.read import read_any
 from pipelines.systems.recipe import System, read_system
 from tests.jobs.test_definitions import HEAVY
@@ -95,6 +97,17 @@ def test_what_a_recipe_does_not_ask_for_is_what_the_stage_needs() -> None:
     assert asked["answers"].gpus == asked["clip_scores"].gpus == 1
     assert as_bytes(asked["published_part"].memory) > 4 * 14e9
     assert min(as_bytes(one.memory) for one in asked.values()) >= 32 * 2**30
+
+    server = Server(base_url="https://api.example/v1", model="m")
+    beside = system.benchmarks.model_copy(update={"beside": {"other": OtherModel(server=server)}})
+    asked_of = {
+        asset.key.path[-1]: asset.resources
+        for asset in system_graph(system.model_copy(update={"benchmarks": beside})).assets
+        if asset.stage.name == "answers"
+    }
+    assert (asked_of["finetuned"].gpus, asked_of["other"].gpus) == (1, 0), (
+        "a server's model needs no GPU here"
+    )
 
     told = system.model_copy(
         update={"resources": {"default": Resources(cpus=3), "answers": Resources(cpus=5)}}
