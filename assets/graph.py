@@ -113,7 +113,8 @@ def with_resources(
     """Each asset with what the recipe asks for its stage, or else with the stage's need; and with how its work is done.
 
     Raises:
-        BadInput: the recipe asks something for a stage that it does not have, or that does not fit.
+        BadInput: the recipe asks something for a stage that it does not have, or that does not fit, or wants one in parts
+            that cannot be divided.
     """
     stages = {asset.stage.name.rpartition("/")[2] for asset in assets}
     if unknown := recipe.resources.keys() - stages - {DEFAULT_RESOURCES}:
@@ -129,6 +130,14 @@ def with_resources(
         )
         for asset in assets
     ]
+    whole = {one.stage.name for one in asked if one.resources.parts > 1 and not one.stage.divisible}
+    if whole:
+        raise BadInput(
+            f"cannot be divided into parts: {', '.join(sorted(whole))}",
+            where="recipe: resources: parts",
+            remedy="leave `parts` out there; it works for "
+            + ", ".join(sorted({one.stage.name for one in asked if one.stage.divisible})),
+        )
     return with_execution(recipe, asked)
 
 

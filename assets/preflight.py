@@ -35,13 +35,13 @@ def report(taken: list[Estimate], cluster: Cluster) -> str:
     rows = [
         [
             one.name,
-            f"{one.resources.nodes} x {one.resources.gpus}",
+            f"{one.resources.pods_at_once} x {one.resources.gpus}",
             "spot" if one.resources.spot else "",
             shown(one.hours, 2), shown(one.gpu_hours, 1), shown(one.cost(cluster), 2), one.source,
         ]
         for one in taken
     ]  # fmt: skip
-    header = ["table", "nodes x GPUs", "", "hours", "GPU-hours", cluster.prices.currency, "hours from"]
+    header = ["table", "pods x GPUs", "", "hours", "GPU-hours", cluster.prices.currency, "hours from"]
     total = estimates.total_cost(taken, cluster)
     gpu_hours = sum(one.gpu_hours or 0.0 for one in taken)
     return (

@@ -69,21 +69,27 @@ class Compute(dg.ConfigurableResource):
             return None
         return read_cluster(Path(self.cluster_file) if self.cluster_file else None)
 
-    def _kubernetes(self) -> KubernetesLauncher:
+    def _kubernetes(self, cancelled: Callable[[], bool] = lambda: False) -> KubernetesLauncher:
         from pipelines.launch.kubernetes import KubernetesLauncher
 
-        return KubernetesLauncher(cast(Cluster, self.cluster()))
+        return KubernetesLauncher(cast(Cluster, self.cluster()), cancelled)
 
-    def launcher(self) -> Launcher:
-        """The launcher. Kubernetes' client is imported where it is used alone.
+    def launcher(self, cancelled: Callable[[], bool] = lambda: False) -> Launcher:
+        """The launcher. Kubernetes' client is imported where it is used alone. `cancelled`: whether somebody asked for the end of
+        the run.
 
         Raises:
             BadInput: the cluster's file is missing or malformed, or the cluster cannot be used.
         """
         if self.mode == "local":
             return LocalLauncher()
-        return self._kubernetes()
+        return self._kubernetes(cancelled)
 
-    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> Usage:
+    def run(
+        self,
+        job: JobSpec,
+        on_report: Callable[[Report], None],
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Usage:
         """Run `job` to its end; see `pipelines.launch.spec.Launcher` for what it raises."""
-        return self.launcher().run(job, on_report)
+        return self.launcher(cancelled).run(job, on_report)

@@ -169,9 +169,16 @@ def _launch(
         purse.admit(context, declared, cluster)
     partition = context.run.tags.get(PARTITION_TAG) if declared.by_crawl else None
     observed = time.monotonic()
+    taken: list[Report] = []
 
     def on_report(report: Report) -> None:
         nonlocal observed
+        if report["kind"] == "usage":
+            # What failed has cost as much.
+            taken.append(report)
+            if purse is not None:
+                purse.spend(context, report["figures"].get("cost"))
+            return
         console.show(report)
         if report["kind"] == "state":
             # Where it stands in the cluster is seen on the asset while it waits.
@@ -191,12 +198,24 @@ def _launch(
         resources=declared.resources,
         reach=declared.stage.reach(spec),
         fingerprint=fingerprint(declared.stage, spec, input_versions(spec)),
+        divisible=declared.stage.divisible,
         requested_by=context.run.run_id,
     )
-    usage = compute.run(job, on_report)
-    if purse is not None:
-        purse.spend(context, usage.cost)
+    try:
+        usage = compute.run(job, on_report, lambda: _cancelled(context))
+    except BaseException:
+        # Without a materialization, it is seen nowhere else.
+        for report in taken:
+            console.say(report["text"])
+            context.log_event(_state(declared.key, partition, report))
+        raise
     return manifests.read(spec.output), usage
+
+
+def _cancelled(context: dg.AssetExecutionContext) -> bool:
+    """Whether somebody asked for the end of this run."""
+    run = context.instance.get_run_by_id(context.run_id)
+    return run is None or run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 def _observation(key: dg.AssetKey, partition: str | None, report: Report) -> dg.AssetObservation:

@@ -15,14 +15,17 @@ from pipelines.errors import BadInput
 from pipelines.launch import naming
 from pipelines.launch.cluster import Cluster
 from pipelines.launch.connection import connection
+from pipelines.launch.jobset import set_of
 from pipelines.launch.pod import CONTAINER, Manifest
-from pipelines.launch.refusals import Exists, Gone, explained
+from pipelines.launch.refusals import Exists, Gone, Unreachable, explained, is_denied
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PASSING = frozenset({429, 500, 502, 503, 504})
 """Answers of an API server that is busy, restarting, or between two leaders."""
+ABOUT_THE_OBJECT = frozenset({404, 409, 422})
+"""Answers that only an account gets that may ask."""
 FIRST_CALL_SECONDS = 20.0
 """How long the very first call is repeated: a wrong address should not look like an outage."""
 REQUEST_SECONDS = (10.0, 60.0)
@@ -36,19 +39,27 @@ class Troubled(Exception):
     """The API does not answer now, and the question is not worth waiting for."""
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_passing(error: BaseException, *, granted: bool = False) -> bool:
+    """Whether it may be over soon. What was `granted` before and is denied now may be granted again: an authorizer that
+    does not answer, a role that is being replaced."""
     if isinstance(error, ApiException):
-        return error.status in PASSING or error.status == 0
+        return error.status in PASSING or error.status == 0 or (granted and is_denied(error))
     return isinstance(error, urllib3.exceptions.HTTPError)
 
 
 class Api:
-    """The calls, in one namespace."""
+    """The calls, in one namespace.
+
+    Each is repeated while the API is troubled, for as long as the cluster's patience lasts; then it raises `Unreachable`, or `Denied`
+    where the account was refused all the time.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self.namespace = cluster.namespace
         self._patience = cluster.patience_seconds
         self._reached = False
+        self._granted: set[str] = set()
+        """What this account was let do before."""
         self.where, configuration = connection(cluster)
         self.server = configuration.host
         configuration.retries = False
@@ -110,7 +121,7 @@ class Api:
                 "get pods/log", self._core.read_namespaced_pod_log, pod, self.namespace,
                 container=CONTAINER, tail_lines=lines,
             )  # fmt: skip
-        except (Gone, BadInput):
+        except (Gone, BadInput, Unreachable):
             return ""
         return text if isinstance(text, str) else ""
 
@@ -120,7 +131,9 @@ class Api:
             "list events", self._core.list_namespaced_event, self.namespace,
             field_selector=f"involvedObject.uid={uid}",
         )  # fmt: skip
-        return sorted(found, key=lambda event: str(event.get("lastTimestamp") or ""))
+        return sorted(
+            found, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or "")
+        )
 
     # Quota, rights
 
@@ -151,6 +164,20 @@ class Api:
             *JOBSET, self.namespace, "jobsets", body,
         )  # fmt: skip
 
+    def job_set(self, name: str) -> Manifest:
+        """Raises `Gone`."""
+        return self._call(
+            "get jobsets.jobset.x-k8s.io", self._custom.get_namespaced_custom_object,
+            *JOBSET, self.namespace, "jobsets", name,
+        )  # fmt: skip
+
+    def patch_job_set(self, name: str, patch: Manifest) -> Manifest:
+        """Raises `Gone`."""
+        return self._call(
+            "patch jobsets.jobset.x-k8s.io", self._custom.patch_namespaced_custom_object,
+            *JOBSET, self.namespace, "jobsets", name, patch,
+        )  # fmt: skip
+
     def delete_job_set(self, name: str) -> None:
         try:
             self._call(
@@ -159,6 +186,12 @@ class Api:
             )  # fmt: skip
         except Gone:
             return
+
+    def delete_work(self, job: Manifest) -> None:
+        """Delete the Job; before it the JobSet, whose controller would make the Job anew."""
+        if (name := set_of(job)) is not None:
+            self.delete_job_set(name)
+        self.delete_job(job["metadata"]["name"])
 
     def read(
         self, action: str, path: str, query: dict[str, str] | None = None, *, patient: bool = True
@@ -184,7 +217,9 @@ class Api:
     ) -> Any:
         seconds = self._patience if self._reached else min(FIRST_CALL_SECONDS, self._patience)
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: patient and _is_passing(error)),
+            retry=retry_if_exception(
+                lambda error: patient and _is_passing(error, granted=action in self._granted)
+            ),
             wait=wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_SECONDS),
             stop=stop_after_delay(seconds),
             before_sleep=before_sleep_log(log, logging.WARNING),
@@ -193,8 +228,13 @@ class Api:
         try:
             found = retrying(call, *arguments, _request_timeout=REQUEST_SECONDS, **more)
         except ApiException as error:
+            if error.status in ABOUT_THE_OBJECT:
+                self._reached = True
+                self._granted.add(action)
             if not patient and _is_passing(error):
                 raise Troubled(f"{error.status} {error.reason}") from None
+            if _is_passing(error):
+                raise Unreachable(f"{action}: {error.status} {error.reason}") from None
             raise explained(
                 error, action, server=self.server, found=self.where, namespace=self.namespace
             ) from None
@@ -202,13 +242,14 @@ class Api:
             if not patient:
                 raise Troubled(str(error)) from None
             if self._reached:
-                raise
+                raise Unreachable(f"{action}: {_cause(error)}") from None
             raise BadInput(
                 f"the cluster's API cannot be reached: {_cause(error)}",
                 where=f"{self.server} ({self.where})",
                 remedy="check the kubeconfig's `server` and your network: `kubectl cluster-info` must answer",
             ) from None
         self._reached = True
+        self._granted.add(action)
         return found if isinstance(found, str | dict) else self._raw.sanitize_for_serialization(found)
 
 

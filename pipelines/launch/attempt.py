@@ -11,8 +11,8 @@ from pipelines.launch import naming
 from pipelines.launch.api import Api
 from pipelines.launch.channel import Reader
 from pipelines.launch.cluster import Cluster
-from pipelines.launch.jobset import GROUP
-from pipelines.launch.outcome import End, PodEnd, classify, condition, pod_end, seconds_of
+from pipelines.launch.jobset import set_of
+from pipelines.launch.outcome import End, PodEnd, classify, condition, container, pod_end, seconds_of
 from pipelines.launch.refusals import Gone
 from pipelines.launch.spec import JobSpec, Report
 from pipelines.launch.waiting import Waiting
@@ -31,12 +31,21 @@ class Attempt:
     found: bool
     """Whether it ran already when this run came."""
     parts: int = 1
+    in_cluster: bool = False
+    """Whether the Dagster run that follows is itself a Job of this cluster."""
+    ran_before: bool = False
+    """Whether pods for this work ran before this attempt: what keeps these from starting is then an outage, no mistake."""
     pods: list[Manifest] = field(default_factory=list)
     ends: dict[int, Report] = field(default_factory=dict)
     """What each pod said last, by index."""
     disrupted: dict[str, PodEnd] = field(default_factory=dict)
     """Pods that a disruption was to end, by name: the cluster may have forgotten them when the job ends."""
+    held: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    """From when until when each pod had its node, by name; no end while it has it."""
+    seen: bool = False
+    """Whether all of it could be looked at once."""
     _beat: float = 0.0
+    _deaf: bool = False
 
     def __post_init__(self) -> None:
         self._reader = Reader(self.manifest["metadata"]["annotations"][naming.CHANNEL_ANNOTATION])
@@ -58,20 +67,22 @@ class Attempt:
 
     @property
     def running_since(self) -> float | None:
-        """When the last of the pods that run now, or ran, was started."""
-        starts = [
-            started
-            for pod in self.pods
-            if (started := seconds_of(pod.get("status", {}).get("startTime"))) is not None
-        ]
-        wanted = self.manifest["spec"]["completions"]
-        return max(starts) if len(starts) >= wanted else None
+        """When as many pods as work at once had been started, in seconds since the epoch."""
+        starts = sorted(since for since, _ in self.held.values())
+        wanted = self.manifest["spec"]["parallelism"]
+        return starts[wanted - 1] if len(starts) >= wanted else None
+
+    def held_seconds(self, now: float) -> float:
+        """Seconds of all pods together."""
+        return sum(max((now if until is None else until) - since, 0.0) for since, until in self.held.values())
 
     def poll(self, on_report: Callable[[Report], None]) -> End | None:
         """Look once: pass on what the pods report and what the job waits for; return how it ended, if it has.
 
         Raises:
-            BadInput: it can never start, and why.
+            NeverStarts: and why.
+            Denied: this account may not look.
+            Unreachable: the API has not answered for longer than the patience; look again.
         """
         self.listen(on_report)
         try:
@@ -82,7 +93,9 @@ class Attempt:
         if condition(self.manifest, "Complete") or condition(self.manifest, "Failed"):
             return self._ended(on_report)
         self._heartbeat()
-        for words, figures in self._waiting.words(self.manifest, self.pods):
+        self.seen = True
+        ran = self.ran_before or self.found or bool(self.held)
+        for words, figures in self._waiting.words(self.manifest, self.pods, ran=ran):
             on_report({"kind": "state", "stage": self.spec.name, "text": words, "figures": figures})
         return None
 
@@ -93,10 +106,25 @@ class Attempt:
                 self.ends[record["index"]] = record
             elif record["kind"] in ("progress", "message", "log"):
                 on_report(record)
+        if bool(self._reader.trouble) != self._deaf:
+            self._deaf = not self._deaf
+            words = (
+                f"what the pods of {self.name} report cannot be read now ({self._reader.trouble}); the job goes on"
+                if self._deaf
+                else f"what the pods of {self.name} report can be read again"
+            )
+            on_report({"kind": "state", "stage": self.spec.name, "text": words, "figures": {}})
 
     def _see(self, pods: list[Manifest]) -> None:
         self.pods = pods
         self.disrupted |= {end.name: end for end in map(pod_end, pods) if end.disrupted}
+        gone = self.held.keys() - {pod["metadata"]["name"] for pod in pods}
+        self.held |= {name: (self.held[name][0], self.held[name][1] or time.time()) for name in gone}
+        for pod in pods:
+            since = seconds_of(pod.get("status", {}).get("startTime"))
+            until = seconds_of((container(pod).get("terminated") or {}).get("finishedAt"))
+            if since is not None:
+                self.held[pod["metadata"]["name"]] = (since, until)
 
     def pod_ends(self) -> list[PodEnd]:
         """How the pods stand, or ended; where the cluster has lost a pod, what it said itself, and why it went."""
@@ -178,18 +206,23 @@ class Attempt:
         """Follow it no longer."""
         self._annotate(None)
 
+    @property
+    def deletable(self) -> tuple[str, str]:
+        """Kind and name of what a person would delete."""
+        made_by = set_of(self.manifest)
+        return ("job", self.name) if made_by is None else ("jobset", made_by)
+
     def remove(self, on_report: Callable[[Report], None]) -> bool:
         """Delete the job and wait until its pods are gone; False if some will not go."""
-        if self.cluster.backend == "jobset":
-            self.api.delete_job_set(self.name.removesuffix(f"-{GROUP}-0"))
-        self.api.delete_job(self.name)
+        self.api.delete_work(self.manifest)
         deadline = time.monotonic() + self.cluster.grace_seconds + 60
         while time.monotonic() < deadline:
             self.listen(on_report)
-            if not (left := self.api.pods(self.name)):
+            left = self.api.pods(self.name)
+            if not left:
                 self.listen(on_report)
                 return True
-            self.pods = left
+            self._see(left)
             time.sleep(min(1.0, self.cluster.poll_seconds))
         return False
 

@@ -13,7 +13,7 @@ import json
 import logging
 import posixpath
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fsspec
@@ -63,25 +63,37 @@ class Writer:
 
 
 class Reader:
-    """The client's side: every record once, in the order of each writer."""
+    """The client's side: every record once, in the order of each writer. What cannot be read now is read later."""
 
     def __init__(self, url: str) -> None:
         self._fs, self._folder = _storage(url)
         self._next: dict[str, int] = {}
+        self.trouble = ""
+        """Why the last call could not read all that there is; "" if it could."""
 
     def read(self) -> Iterator[Report]:
         """The records that have come since the last call."""
-        try:
-            entries = self._fs.ls(self._folder, detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for writer in sorted(str(entry).rstrip("/") for entry in entries):
-            while True:
-                number = self._next.get(writer, 0)
+        self.trouble = ""
+        entries = self._tried(self._fs.ls, self._folder, detail=False)
+        for writer in sorted(str(entry).rstrip("/") for entry in entries or []):
+            while (content := self._tried(self._fs.cat_file, self._file(writer))) is not None:
                 try:
-                    content = self._fs.cat_file(posixpath.join(writer, f"{number:08d}.jsonl"))
-                except (FileNotFoundError, NotADirectoryError):
-                    break
-                self._next[writer] = number + 1
-                for line in content.decode("utf-8").splitlines():
-                    yield json.loads(line)
+                    records = [json.loads(line) for line in content.decode("utf-8").splitlines()]
+                except ValueError as error:
+                    self.trouble = f"{self._file(writer)} is no file of records: {error}"
+                    records = []
+                self._next[writer] = self._next.get(writer, 0) + 1
+                yield from records
+
+    def _file(self, writer: str) -> str:
+        return posixpath.join(writer, f"{self._next.get(writer, 0):08d}.jsonl")
+
+    def _tried(self, call: Callable[..., Any], path: str, **more: Any) -> Any:
+        """What the storage answers; None where there is nothing, or where it does not answer."""
+        try:
+            return call(path, **more)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever the storage raises: the job itself goes on
+            self.trouble = f"{path}: {type(error).__name__}: {error}"
+            return None

@@ -101,7 +101,7 @@ class Cluster(_Section):
     )
     prices: Prices = Prices()
     budget: float | None = Field(None, gt=0, description="what one run may cost, all its tables together")
-    max_gpus: int | None = Field(None, ge=0, description="GPUs that one job may hold")
+    max_gpus: int | None = Field(None, ge=0, description="GPUs that one job may hold at the same time")
 
     restarts: int = Field(50, ge=0, description="restarts after disruptions")
     restarts_without_progress: int = Field(3, ge=0, description="of these, one after another without a step")
@@ -165,12 +165,16 @@ class Cluster(_Section):
     def _placements(self) -> tuple[Placement, ...]:
         return self.gpu, self.cpu, self.group, self.spot
 
-    def price(self, resources: Resources) -> float:
-        """Per hour of the whole group."""
+    def price_of_pod(self, resources: Resources) -> float:
+        """Per hour."""
         if resources.gpus:
             spot = self.prices.spot_gpu if resources.spot else None
-            return (self.prices.gpu if spot is None else spot) * resources.gpus * resources.nodes
-        return self.prices.cpu * resources.cpus * resources.nodes
+            return (self.prices.gpu if spot is None else spot) * resources.gpus
+        return self.prices.cpu * resources.cpus
+
+    def price(self, resources: Resources) -> float:
+        """Per hour of all pods that work at once."""
+        return self.price_of_pod(resources) * resources.pods_at_once
 
     def check_possible(self, resources: Resources, stage: str) -> None:
         """Refuse what no node can hold.
@@ -179,12 +183,15 @@ class Cluster(_Section):
             BadInput: names the resource, what is asked and what there is.
         """
         where = f"recipe: resources.{stage}"
-        total = resources.nodes * resources.gpus
+        total = resources.pods_at_once * resources.gpus
         if self.max_gpus is not None and total > self.max_gpus:
+            divided = resources.parts > 1
             raise BadInput(
-                f"{resources.nodes} nodes with {resources.gpus} GPUs are {total}, and a job may hold {self.max_gpus}",
+                f"{resources.pods_at_once} {'parts' if divided else 'nodes'} with {resources.gpus} GPUs are {total}, "
+                f"and a job may hold {self.max_gpus}",
                 where=where,
-                remedy="ask for fewer, or raise `max_gpus` in the cluster's file",
+                remedy=f"ask for fewer{', or set `parts_at_once`' if divided else ''}, or raise `max_gpus` in the "
+                "cluster's file",
             )
         if as_bytes(resources.shared_memory) > as_bytes(resources.memory):
             raise BadInput(
@@ -209,8 +216,19 @@ class Cluster(_Section):
                 )
 
 
-_UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_UNITS = {
+    "": 1,
+    "n": 1e-9,
+    "u": 1e-6,
+    "m": 1e-3,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "E": 1e18,
+}
+_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 
 
 def as_bytes(quantity: str) -> float:

@@ -25,11 +25,11 @@ class Estimate:
     def gpu_hours(self) -> float | None:
         if not self.resources.gpus:
             return 0.0
-        return None if self.hours is None else self.hours * self.resources.nodes * self.resources.gpus
+        return None if self.hours is None else self.hours * self.resources.pods_at_once * self.resources.gpus
 
     def cost(self, cluster: Cluster) -> float | None:
         """In the currency of the cluster's prices."""
-        price = cluster.price(self.resources) * self.resources.parts
+        price = cluster.price(self.resources)
         if not price:
             return 0.0
         return None if self.hours is None else self.hours * price
@@ -55,10 +55,21 @@ def hold_against_budget(estimates: Sequence[Estimate], cluster: Cluster, budget:
     """Stop where the sum is above the budget, or where a part of it is not known.
 
     Raises:
-        BadInput: names the sum and the dearest stages, or the stages of unknown cost.
+        BadInput: names the sum and the dearest stages, or the stages of unknown cost or price.
     """
     if budget is None:
         return
+    unpriced = [
+        one
+        for one in estimates
+        if one.hours != 0.0 and one.resources.gpus and not cluster.price(one.resources)
+    ]
+    if unpriced:
+        raise BadInput(
+            f"a budget is set, and the GPUs of these stages have no price: {', '.join(one.name for one in unpriced)}",
+            where="the cluster's file: prices",
+            remedy=f"set `{'spot_gpu' if unpriced[0].resources.spot else 'gpu'}` to what an hour of one costs",
+        )
     unknown = [one.name for one in estimates if one.cost(cluster) is None]
     if unknown:
         raise BadInput(

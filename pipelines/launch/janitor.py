@@ -47,7 +47,7 @@ def sweep(api: Api, *, patience_seconds: float, notice_seconds: float) -> list[S
         deleted = last < marked < now - notice_seconds
         try:
             if deleted:
-                api.delete_job(name)
+                api.delete_work(job)
             elif marked <= last:
                 api.patch_job(
                     name, {"metadata": {"annotations": {naming.ABANDONED_ANNOTATION: str(int(now * 1e9))}}}

@@ -48,3 +48,9 @@ def as_job_set(job: Manifest) -> Manifest:
             ],
         },
     }
+
+
+def set_of(job: Manifest) -> str | None:
+    """The name of the JobSet whose controller made the Job, if one did."""
+    owners = job["metadata"].get("ownerReferences") or []
+    return next((str(owner["name"]) for owner in owners if owner["kind"] == "JobSet"), None)

@@ -32,9 +32,14 @@ def base_name(job: JobSpec) -> str:
         {"name": job.name, "fingerprint": job.fingerprint, "output": str(job.spec.output)}
     )[:10]
     slug = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")
-    # "-a999-main-0-9999": attempt, the job of a JobSet, and index, which a pod's host name ends in, must fit in too.
-    room = MAX_NAME - len(PREFIX) - len(digest) - 1 - len("-a999-main-0-9999")
+    # Attempt, the job of a JobSet, index and the end that each pod gets must fit in too: a JobSet is refused otherwise.
+    room = MAX_NAME - len(PREFIX) - len(digest) - 1 - len("-a999-main-0-9999-abcde")
     return f"{PREFIX}{slug[:room].strip('-') or 'job'}-{digest}"
+
+
+def run_job(run_id: str) -> str:
+    """The Job in which Dagster's `K8sRunLauncher` runs this run."""
+    return f"dagster-run-{run_id}"
 
 
 def label_value(text: str) -> str:

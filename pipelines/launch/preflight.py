@@ -11,34 +11,50 @@ from pipelines.errors import BadInput
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, as_bytes
 from pipelines.launch.kueue import Kueue
+from pipelines.launch.refusals import grants
 from pipelines.launch.spec import Resources
 
-NEEDED_RIGHTS = (
+Right = tuple[str, str, str, str]
+"""Verb, resource, API group, subresource."""
+NEEDED_RIGHTS: tuple[Right, ...] = (
     *((verb, "jobs", "batch", "") for verb in ("create", "get", "list", "patch", "delete")),
     ("create", "services", "", ""),
     ("list", "pods", "", ""),
     ("get", "pods", "", "log"),
     ("list", "events", "", ""),
+    ("list", "resourcequotas", "", ""),
+)
+JOBSET_RIGHTS: tuple[Right, ...] = tuple(
+    (verb, "jobsets", "jobset.x-k8s.io", "") for verb in ("create", "get", "patch", "delete")
+)
+QUEUE_RIGHTS: tuple[Right, ...] = (
+    ("get", "localqueues", "kueue.x-k8s.io", ""),
+    ("list", "workloads", "kueue.x-k8s.io", ""),
 )
 REGISTRY_SECONDS = 10
 
 
 def problems(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Iterator[str]:
     """Everything that would stop a job, by stage: all of it, not the first alone."""
-    for verb, resource, group, subresource in NEEDED_RIGHTS:
-        if not api.may(verb, resource, group, subresource):
-            whole = f"{resource}/{subresource}" if subresource else resource
-            yield f"this account may not {verb} {whole}: apply k8s/base/rbac.yaml"
+    queues = {queue for resources in wanted.values() if (queue := cluster.queue_of(resources))}
+    needed = NEEDED_RIGHTS
+    needed += JOBSET_RIGHTS if cluster.backend == "jobset" else ()
+    needed += QUEUE_RIGHTS if queues else ()
+    lacking = {right for right in needed if not api.may(*right)}
+    for verb, resource, group, subresource in (right for right in needed if right in lacking):
+        whole = ".".join(filter(None, (resource, group if group != "batch" else "")))
+        whole += f"/{subresource}" if subresource else ""
+        yield f"this account may not {verb} {whole}: apply {grants(whole)}"
     for name, resources in wanted.items():
         try:
             cluster.check_possible(resources, name)
         except BadInput as error:
             yield str(error)
-    queues = {cluster.queue_of(resources) for resources in wanted.values()} - {None}
-    for queue in sorted(str(queue) for queue in queues):
-        if not Kueue(api).queue_exists(str(queue)):
+    for queue in sorted(queues) if lacking.isdisjoint(QUEUE_RIGHTS) else []:
+        if not Kueue(api).queue_exists(queue):
             yield f"the queue {queue!r} does not exist in the namespace {cluster.namespace!r}"
-    yield from _beyond_quota(cluster, api, wanted)
+    if ("list", "resourcequotas", "", "") not in lacking:
+        yield from _beyond_quota(cluster, api, wanted)
     if missing := image_missing(cluster.image):
         yield missing
 
@@ -53,8 +69,8 @@ def _beyond_quota(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -
                     "memory": as_bytes(resources.memory),
                     cluster.gpu_resource: float(resources.gpus),
                 }
-                pods = max(resources.nodes, resources.parts)
-                asked = pods if name == "pods" else each.get(name, 0.0) * resources.nodes
+                pods = resources.pods_at_once
+                asked = pods if name == "pods" else each.get(name, 0.0) * pods
                 if asked > as_bytes(str(hard)):
                     yield (
                         f"{stage} asks for {asked:g} {name}, and the quota {quota['metadata']['name']!r} of the namespace "

@@ -18,6 +18,26 @@ class Exists(Exception):
     """An object of this name is there already."""
 
 
+class Unreachable(Exception):
+    """The API has not answered for as long as a call is repeated."""
+
+
+class Denied(BadInput):
+    """The API does not let this account do this now: a right lacks, or its credentials are not known.
+
+    No fault of the job: one that runs goes on.
+    """
+
+
+class NeverStarts(BadInput):
+    """A job that the cluster will never start as it is described: nothing of it shall be left waiting."""
+
+
+def is_denied(error: ApiException) -> bool:
+    """Whether it is the account that is refused, and not the object that it brings."""
+    return error.status == 401 or (error.status == 403 and not _is_beyond(_message(error)))
+
+
 def explained(error: ApiException, action: str, *, server: str, found: str, namespace: str) -> Exception:
     """The error for what the API answered to `action` (a verb and a resource).
 
@@ -26,7 +46,7 @@ def explained(error: ApiException, action: str, *, server: str, found: str, name
     words = _message(error)
     where = f"{server}, namespace {namespace}"
     if error.status == 401:
-        return BadInput(
+        return Denied(
             "the cluster does not know these credentials",
             where=f"{server} ({found})",
             remedy="log in again, or renew the token; `kubectl auth whoami` must answer",
@@ -54,7 +74,7 @@ def explained(error: ApiException, action: str, *, server: str, found: str, name
 
 
 def _forbidden(words: str, action: str, where: str) -> BadInput:
-    if "exceeded quota" in words or "LimitRanger" in words or "violates PodSecurity" in words:
+    if _is_beyond(words):
         return BadInput(
             f"the cluster refuses this request: {words}",
             where=where,
@@ -63,11 +83,24 @@ def _forbidden(words: str, action: str, where: str) -> BadInput:
     account = re.search(r'User "([^"]+)"', words)
     who = account[1] if account else "this account"
     verb, resource = action.split(" ", 1)
-    return BadInput(
+    return Denied(
         f"{who} may not {action}",
         where=where,
-        remedy=f"grant it: apply k8s/base/rbac.yaml; `kubectl auth can-i {verb} {resource}` must say yes",
+        remedy=f"grant it: apply {grants(resource)}; `kubectl auth can-i {verb} {resource}` must say yes",
     )
+
+
+def grants(resource: str) -> str:
+    """The manifest of ours that grants what a run does with this resource (`jobs`, `jobsets.jobset.x-k8s.io`)."""
+    for group, overlay in (("kueue.x-k8s.io", "kueue"), ("jobset.x-k8s.io", "jobset")):
+        if resource.endswith(group):
+            return f"k8s/overlays/{overlay}/rbac.yaml"
+    return "k8s/base/rbac.yaml"
+
+
+def _is_beyond(words: str) -> bool:
+    """Whether a request was forbidden for what it asks for."""
+    return any(sign in words for sign in ("exceeded quota", "LimitRanger", "violates PodSecurity"))
 
 
 def _message(error: ApiException) -> str:

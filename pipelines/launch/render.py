@@ -87,7 +87,7 @@ def render(
         "metadata": metadata,
         "spec": {
             "completionMode": "Indexed",
-            **(_parts(parts) if parts > 1 else _gang(job.resources.nodes)),
+            **(_parts(parts, job.resources.pods_at_once) if parts > 1 else _gang(job.resources.nodes)),
             "activeDeadlineSeconds": math.ceil(job.resources.deadline_hours * 3600),
             "ttlSecondsAfterFinished": cluster.keep_seconds,
             # Kueue starts it when there is room; without a queue it starts at once.
@@ -121,10 +121,10 @@ def _gang(nodes: int) -> Manifest:
     }
 
 
-def _parts(parts: int) -> Manifest:
+def _parts(parts: int, at_once: int) -> Manifest:
     return {
         "completions": parts,
-        "parallelism": parts,
+        "parallelism": at_once,
         "backoffLimitPerIndex": 3,
         "maxFailedIndexes": 0,
         "podFailurePolicy": {

@@ -13,7 +13,7 @@ from pipelines.declaration import Reach, StageSpec
 Report = dict[str, Any]
 """One record of a running job, by its `kind`: `progress` and `message` as `pipelines.progress` writes
 them; `log`, lines of rank 0's log under `text`; `state`, how the job stands in the cluster, in words (`text`) and
-`figures`."""
+`figures`; `usage`, at the end of a job in the cluster, what it took, in the same two ways."""
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -41,12 +41,25 @@ class Resources(BaseModel):
     parts: int = Field(
         1, ge=1, le=10_000, description="independent parts of a data stage that can be divided; each is a pod"
     )
+    parts_at_once: int | None = Field(
+        None, ge=1, description="parts that work at the same time; without it, all of them"
+    )
     hours: float | None = Field(
-        None, gt=0, description="expected hours, for the price; without it, what the stage took before"
+        None,
+        gt=0,
+        description="expected hours of the whole stage, for the price; without it, what the stage took before",
     )
     deadline_hours: float = Field(
-        336, gt=0, description="the job is ended after this time, queueing left out"
+        336,
+        gt=0,
+        description="a job is ended after this time; what it waits for nodes counts, its turn in a queue does not; after a "
+        "disruption it begins anew",
     )
+
+    @property
+    def pods_at_once(self) -> int:
+        """Pods that hold a node at the same time."""
+        return min(self.parts, self.parts_at_once or self.parts) if self.parts > 1 else self.nodes
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,8 @@ class JobSpec:
     """What its pods may reach besides the tables."""
     fingerprint: str = ""
     """Of the table that it makes. Jobs of equal name, fingerprint and output are the same job."""
+    divisible: bool = False
+    """Whether the stage can be done in parts."""
     requested_by: str = ""
     """Who waits for it: the id of a Dagster run."""
 

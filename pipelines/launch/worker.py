@@ -46,6 +46,7 @@ LAST_WORDS = 60
 LOG_LINES_A_REPORT = 200
 """More lines than these between two files are left out of the channel; the pod's own log has all."""
 LAST_REPORT_SECONDS = 15.0
+ASKED_TO_STOP = 128 + signal.SIGTERM
 
 PEER_LOST = re.compile(
     r"connection (was )?(reset|closed|refused)|closed by (the )?peer|remote peer|broken pipe|"
@@ -145,7 +146,11 @@ class Worker:
         spec_path = task.scratch / f"spec-{task.index}.json"
         spec_path.write_text(task.spec)
         self._progress.write_text("")
-        if task.nodes > 1 and not _resolved(os.environ["MASTER_ADDR"], task.join_seconds):
+        if task.nodes > 1 and not self._resolved(os.environ["MASTER_ADDR"]):
+            if self._stopping:
+                words = "it was asked to stop while it waited for the first node"
+                self._writer.write([{"kind": "end", "code": ASKED_TO_STOP, "text": words}])
+                return ASKED_TO_STOP
             words = f"the first node {os.environ['MASTER_ADDR']} was not found in {task.join_seconds} s"
             self._writer.write([{"kind": "end", "code": PEER_LOST_EXIT_CODE, "text": words}])
             return PEER_LOST_EXIT_CODE
@@ -168,6 +173,16 @@ class Worker:
         code = self._code(self._process.returncode, log)
         self._last_report(log, code)
         return code
+
+    def _resolved(self, host: str) -> bool:
+        """Wait until the first node has an address: pods of a group may start minutes apart."""
+        deadline = time.monotonic() + self._task.join_seconds
+        while time.monotonic() < deadline and not self._stopping:
+            with contextlib.suppress(OSError):
+                socket.getaddrinfo(host, None)
+                return True
+            time.sleep(0.5)
+        return False
 
     def _environment(self) -> dict[str, str]:
         environment = {**os.environ, FILE_VARIABLE: str(self._progress), QUIET_VARIABLE: "1"}
@@ -223,7 +238,7 @@ class Worker:
         if code in (0, BAD_INPUT_EXIT_CODE, INTERRUPTED_EXIT_CODE):
             return code
         if self._stopping:
-            return 128 + signal.SIGTERM
+            return ASKED_TO_STOP
         if self._task.nodes > 1 and PEER_LOST.search("".join(log.last)):
             return PEER_LOST_EXIT_CODE
         return code
@@ -235,17 +250,6 @@ class Worker:
             for line in stream.read().splitlines():
                 if line.endswith(b"}") and (record := json.loads(line))["kind"] == "end":
                     self._end = self._end or record
-
-
-def _resolved(host: str, seconds: float) -> bool:
-    """Wait until the first node has an address: pods of a group may start minutes apart."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            socket.getaddrinfo(host, None)
-            return True
-        time.sleep(1.0)
-    return False
 
 
 if __name__ == "__main__":

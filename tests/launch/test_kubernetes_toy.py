@@ -319,21 +319,3 @@ def test_the_last_lines_come_from_the_pods_log_where_it_could_not_report(
     with pytest.raises(StageFailed, match="the machine is on fire"):
         KubernetesLauncher(cluster.settings()).run(job(tmp_path, behaviour="fail"), reports.append)
     assert cluster.api.requests["get pods/log"]
-
-
-def test_a_group_may_be_a_jobset_and_ends_the_same(
-    cluster: FakeCluster, tmp_path: Path, reports: list[Report]
-) -> None:
-    settings = cluster.settings(backend="jobset")
-    usage = KubernetesLauncher(settings).run(job(tmp_path), reports.append)
-    assert manifest.verify(tmp_path / "toy").rows == 8
-    assert usage.job.endswith("-a0-main-0")
-    assert [kind for kind, _ in cluster.api.recorded] == ["JobSet"]
-
-    def stop(report: Report) -> None:
-        if report["kind"] == "progress":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        KubernetesLauncher(settings).run(job(tmp_path, seconds=30.0, kept=7), stop)
-    assert [pod for pod in cluster.pods() if pod["status"].get("phase") == "Running"] == []

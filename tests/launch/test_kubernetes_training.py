@@ -57,8 +57,8 @@ def test_a_training_that_is_preempted_on_one_of_two_nodes_ends_bitwise_equal(
     words = messages(reports)
     assert "was disrupted (PreemptionByScheduler)" in words
     assert "goes on from step" in words
-    # Two cores at one a second.
-    assert usage.cost is not None and math.isclose(usage.cost, 2 * usage.running_seconds)
+    # Two cores at one a second; the pods of an attempt start and end some seconds apart.
+    assert usage.cost is not None and math.isclose(usage.cost, 2 * usage.running_seconds, abs_tol=20)
     assert usage.goodput is not None and 0 < usage.goodput <= 1
     jobs = cluster.created("Job")
     assert [body["spec"]["completions"] for body in jobs] == [2, 2]

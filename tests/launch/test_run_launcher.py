@@ -13,7 +13,10 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._config import validate_config
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._core.launcher.base import WorkerStatus
+from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 from dagster._serdes import ConfigurableClassData
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import UserDefinedDagsterK8sConfig
@@ -126,6 +129,32 @@ def test_a_run_in_the_cluster_starts_its_job_and_takes_it_along_when_it_is_ended
     with dg.DagsterInstance.from_config(str(deployment.home("daemon"))) as daemon:
         # With its pods gone, what is left to say stands in the job.
         assert daemon.run_launcher.get_run_worker_debug_info(run)
+
+
+def test_a_run_whose_node_is_drained_is_started_again_by_dagster_and_its_job_goes_on(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    deployment = Deployment(cluster, tmp_path / "deployment")
+    run_id = deployment.launch("daemon")
+
+    def pods(prefix: str) -> list[dict[str, Any]]:
+        return [pod for pod in cluster.pods() if pod["metadata"]["name"].startswith(prefix)]
+
+    cluster.wait_for(
+        lambda: [pod for pod in pods("vlm-toy") if pod["status"].get("phase") == "Running"], "its pod"
+    )
+    (worker,) = pods(f"dagster-run-{run_id}")
+    cluster.controllers.delete("pods", NAMESPACE, worker["metadata"]["name"])  # as an eviction does
+    cluster.wait_for(lambda: not pods(f"dagster-run-{run_id}"), "the end of the run worker")
+
+    assert [pod["metadata"].get("deletionTimestamp") for pod in pods("vlm-toy")] == [None]
+    with dg.DagsterInstance.from_config(str(deployment.home("daemon"))) as daemon:
+        run = daemon.get_run_by_id(run_id)
+        assert run is not None and run.status == dg.DagsterRunStatus.FAILURE
+        reason = RunFailureReason(run.tags[RUN_FAILURE_REASON_TAG])
+        assert auto_reexecution_should_retry_run(daemon, run, reason)
+    cluster.end_run(run_id)
+    cluster.wait_for(lambda: cluster.left() == [], "the end of everything")
 
 
 def test_a_pod_of_a_run_cannot_be_made_privileged_by_whoever_starts_it(

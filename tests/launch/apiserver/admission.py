@@ -18,7 +18,56 @@ Manifest = dict[str, Any]
 VERSIONS = ("1.29", "1.31", "1.33", "1.37")
 DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}  # fmt: skip
-WITHOUT_SCHEMA = {"JobSet", "LocalQueue", "ClusterQueue", "ResourceFlavor", "Workload"}
+WITHOUT_SCHEMA = {"LocalQueue", "ClusterQueue", "ResourceFlavor", "Workload"}
+LABEL = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
+"""A name in RFC 1035."""
+JOB_SET = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "jobset.x-k8s.io/v1alpha2"},
+        "kind": {"const": "JobSet"},
+        "metadata": {"type": "object"},
+        "spec": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "suspend": {"type": "boolean"},
+                "ttlSecondsAfterFinished": {"type": "integer", "minimum": 0},
+                "managedBy": {"type": "string"},
+                "network": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "enableDNSHostnames": {"type": "boolean"},
+                        "publishNotReadyAddresses": {"type": "boolean"},
+                        "subdomain": {"type": "string", "pattern": f"^{LABEL}$"},
+                    },
+                },
+                "failurePolicy": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"maxRestarts": {"type": "integer"}, "rules": {"type": "array"}},
+                },
+                "replicatedJobs": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["name", "template"],
+                        "properties": {
+                            "name": {"type": "string", "pattern": f"^{LABEL}$"},
+                            "replicas": {"type": "integer", "minimum": 0},
+                            "template": {"type": "object", "required": ["spec"]},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+"""What JobSet's own definition (v1alpha2) says of the fields that we set; fields that we do not set are no part of it."""
 
 
 class Refused(Exception):
@@ -31,8 +80,27 @@ class Refused(Exception):
 
 def valid(body: Manifest) -> None:
     """Check the object against the published schemas of several versions, strictly: an unknown key is an error."""
-    if body.get("kind") not in WITHOUT_SCHEMA:
+    if body.get("kind") == "JobSet":
+        _valid_job_set(body)
+    elif body.get("kind") not in WITHOUT_SCHEMA:
         _valid(json.dumps(body, sort_keys=True))
+
+
+def _valid_job_set(body: Manifest) -> None:
+    """As its definition and its webhook see it; each Job in it as a Job, with the names that its pods will have."""
+    try:
+        jsonschema.validate(body, JOB_SET)
+    except jsonschema.ValidationError as error:
+        path = ".".join(map(str, error.path))
+        raise Refused(422, f"JobSet: {path}: {error.message}"[:600]) from None
+    for replicated in body["spec"]["replicatedJobs"]:
+        template, replicas = replicated["template"], replicated.get("replicas", 1)
+        name = f"{body['metadata']['name']}-{replicated['name']}-{replicas - 1}"
+        pod = f"{name}-{template['spec'].get('completions', 1) - 1}-abcde"
+        if not re.fullmatch(LABEL, pod):
+            raise Refused(403, f"pod names generated for this JobSet will exceed 63 characters: {pod}")
+        metadata = {**template.get("metadata", {}), "name": name}
+        valid({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]})
 
 
 @functools.lru_cache(2000)
@@ -116,8 +184,19 @@ def admit_pod(store: Store, namespace: str, name: str, spec: Manifest, accounts:
     priority = spec.get("priorityClassName")
     if priority and store.find("priorityclasses", "", priority) is None:
         forbid(f"no PriorityClass with name {priority} was found")
+    for limits in store.list("limitranges", namespace):
+        _check_limits(limits, spec, forbid)
     for quota in store.list("resourcequotas", namespace):
         _check_quota(store, namespace, quota, spec, forbid)
+
+
+def _check_limits(limits: Manifest, spec: Manifest, forbid: Any) -> None:
+    for item in limits["spec"]["limits"]:
+        for name, most in (item.get("max") or {}).items():
+            for container in spec["containers"]:
+                limit = container["resources"]["limits"].get(name, "0")
+                if item["type"] == "Container" and as_bytes(limit) > as_bytes(most):
+                    forbid(f"maximum {name} usage per Container is {most}, but limit is {limit}")
 
 
 def _check_quota(store: Store, namespace: str, quota: Manifest, spec: Manifest, forbid: Any) -> None:

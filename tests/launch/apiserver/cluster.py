@@ -39,6 +39,8 @@ class FakeCluster:
         self.kubelet = Kubelet(self.store, folder / "pods", shared=shared)
         self.kubelet.images |= {IMAGE, ORCHESTRATOR}
         self.api = Api(self.store, self.controllers, self.kubelet, rights, NAMESPACE)
+        self.ticks = 0
+        """How often everything that happens by itself has had its turn."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tick, daemon=True)
 
@@ -57,6 +59,7 @@ class FakeCluster:
         while not self._stop.wait(0.05):
             self.controllers.tick()
             self.kubelet.tick()
+            self.ticks += 1
 
     def kubeconfig(self, account: str = "run-worker") -> Path:
         """The file with which a client works as this account."""
@@ -113,6 +116,15 @@ class FakeCluster:
 
     def add(self, kind: str, resource: str, name: str, namespace: str = NAMESPACE, **body: Any) -> None:
         self.store.create(resource, namespace, {"kind": kind, "metadata": {"name": name}, **body})
+
+    def add_run(self, run_id: str) -> None:
+        """The Job of a Dagster run in the cluster; what runs in it is the test itself."""
+        template = {"metadata": {}, "spec": {"containers": [{"name": "dagster", "image": ORCHESTRATOR}]}}
+        self.add("Job", "jobs", naming.run_job(run_id), spec={"suspend": True, "template": template})
+
+    def end_run(self, run_id: str) -> None:
+        """Its Job is deleted, as when somebody terminates the run."""
+        self.store.remove("jobs", NAMESPACE, naming.run_job(run_id))
 
     def pod(self, index: int) -> Manifest:
         """The running pod with this completion index."""

@@ -24,6 +24,10 @@ class Controllers:
         self.accounts: set[str] = {"default"}
         self.closed_queues: set[str] = set()
         """Queues without room: their jobs stay suspended."""
+        self.job_sets = True
+        """Whether the controller of JobSets is there."""
+        self.policy = ""
+        """What an admission policy says to every pod; it admits all without."""
         self.pods_made = 0
 
     def tick(self) -> None:
@@ -33,7 +37,7 @@ class Controllers:
                 job = self.store.find("jobs", namespace, name)
                 if job is not None:
                     _Reconcile(self, namespace, job).step()
-            if kind == "jobsets":
+            if kind == "jobsets" and self.job_sets:
                 self._job_set(namespace, found)
         self._collect()
 
@@ -116,18 +120,23 @@ class Controllers:
         return {"kind": "PendingWorkloadsSummary", "metadata": {}, "items": items}
 
     def _job_set(self, namespace: str, found: Manifest) -> None:
-        """The one replicated job of a JobSet, and the Service for its pods."""
+        """The one replicated job of a JobSet: made anew when somebody deletes it, until it has ended."""
         name = found["metadata"]["name"]
         (replicated,) = found["spec"]["replicatedJobs"]
         child = f"{name}-{replicated['name']}-0"
-        if found["status"].get("made"):
+        made = self.store.find("jobs", namespace, child)
+        if made is not None:
+            ends = {one["type"] for one in made["status"].get("conditions") or []} & {"Complete", "Failed"}
+            if ends and not found["status"].get("terminalState"):
+                self.store.update("jobsets", namespace, name, lambda js: js["status"].update(terminalState=ends.pop()))  # fmt: skip
+            return
+        if found["status"].get("terminalState"):
             return
         owner = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "name": name, "uid": found["metadata"]["uid"]}  # fmt: skip
         body = copy.deepcopy(replicated["template"])
         body["metadata"] = {**body.get("metadata", {}), "name": child, "ownerReferences": [owner]}
         body["spec"]["template"]["spec"]["subdomain"] = name
         self.store.create("jobs", namespace, {"apiVersion": "batch/v1", "kind": "Job", **body})
-        self.store.update("jobsets", namespace, name, lambda js: js["status"].update(made=True))
 
 
 def _workload_name(job: Manifest) -> str:
@@ -255,6 +264,9 @@ class _Reconcile:
         for index in range(self._completions()):
             if index in done or index in busy:
                 continue
+            if len(busy - done) >= self.spec.get("parallelism", 1):
+                return
+            busy.add(index)
             try:
                 self._create_pod(index)
             except Refused as refused:
@@ -269,6 +281,8 @@ class _Reconcile:
         name = f"{self.name}-{index}-{suffix}" if indexed else f"{self.name}-{suffix}"
         spec = template["spec"]
         admit_pod(self.store, self.namespace, name, spec, self.controllers.accounts)
+        if self.controllers.policy:
+            raise Refused(422, f'pods "{name}" is forbidden: {self.controllers.policy}')
         if indexed:
             spec["hostname"] = f"{self.name}-{index}"
         metadata = template.get("metadata") or {}

@@ -316,8 +316,8 @@ class Kubelet:
 
     def _peers(self, pod: Manifest) -> list[str]:
         """Names that the group's Service gives its pods."""
-        group = pod["spec"].get("subdomain", "")
-        return [f"{group}-{index}.{group}" for index in range(16)] if group else []
+        group, job = pod["spec"].get("subdomain", ""), pod["metadata"]["labels"].get("job-name", "")
+        return [f"{job}-{index}.{group}" for index in range(16)] if group else []
 
 
 def _bound(path: Path) -> list[str]:
@@ -346,7 +346,9 @@ def without_sandbox(environment: dict[str, str], mounts: dict[str, Path], group:
             if value == path or value.startswith(path + "/"):
                 value = str(place) + value[len(path) :]
         found[name] = (
-            re.sub(rf"\b{re.escape(group)}-\d+\.{re.escape(group)}\b", "127.0.0.1", value) if group else value
+            re.sub(rf"\b{re.escape(group)}(-main-0)?-\d+\.{re.escape(group)}\b", "127.0.0.1", value)
+            if group
+            else value
         )
     return found
 

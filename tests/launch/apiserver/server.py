@@ -39,6 +39,8 @@ class Api(ThreadingHTTPServer):
         self.namespaces = {namespace}
         self.troubles: list[int] = []
         """Answers (429, 500, 503; 0 cuts the connection) that the next requests get, before they are looked at."""
+        self.outage: int | None = None
+        """The answer that every request gets while it is set."""
         self.late_troubles: list[int] = []
         """The same, after the request was carried out: its answer is lost."""
         self.unserved: set[str] = set()
@@ -89,6 +91,8 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self, verb: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
+            if self.server.outage is not None:
+                return self._trouble(self.server.outage)
             if self.server.troubles and (status := self.server.troubles.pop(0)) != -1:
                 return self._trouble(status)
             answer = self._answer(verb, json.loads(body) if body else {})
