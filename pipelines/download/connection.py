@@ -28,6 +28,8 @@ MAX_HEAD_BYTES = 65_536
 _ADDRESSES_TRIED = 3
 _NAMES_KEPT = 20_000
 _NAME_SECONDS = 300.0
+_PASSING_LOOKUPS = frozenset({socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_MEMORY})
+"""A resolver that could not be asked, or not by this process: its answer may come later."""
 
 
 class Deadline:
@@ -212,7 +214,7 @@ def _looked_up(host: str, deadline: Deadline) -> list[Address] | Failure:
         raise Failure(Reason.TIMEOUT, "the resolver did not answer", retryable=True, own=True)
     if isinstance(answer[0], socket.gaierror):
         words = answer[0].strerror or ""
-        if answer[0].errno == socket.EAI_AGAIN:
+        if answer[0].errno in _PASSING_LOOKUPS:
             raise Failure(Reason.DNS_FAILED, words, retryable=True, own=True)
         return Failure(Reason.DNS_FAILED, words)
     if isinstance(answer[0], Exception):

@@ -155,6 +155,25 @@ def test_names_that_cannot_be_resolved_now_are_tried_once_more_and_dropped(
     assert asked == ["lame0.example", "lame1.example", "lame2.example"] * 2
 
 
+@pytest.mark.parametrize("code", [socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_MEMORY])
+def test_a_look_up_that_failed_here_is_not_remembered(
+    server: HostileServer, monkeypatch: pytest.MonkeyPatch, fetching: Fetcher, resolver: Resolver, code: int
+) -> None:
+    answers = [
+        socket.gaierror(code, "not now"),
+        [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))],
+    ]
+
+    def getaddrinfo(*_: Any, **__: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert fetching()(names(server, "a", 1)).kept == 1
+
+
 def test_many_names_without_an_answer_are_no_outage_while_others_answer(
     server: HostileServer, fetching: Fetcher, resolver: Resolver
 ) -> None:

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from pipelines.download import web, worker
 from pipelines.download.addresses import Policy
+from pipelines.download.guard import GuardedOpener
 from pipelines.download.readers.record import WEB
 from pipelines.download.reasons import Failure, Reason
 from pipelines.download.source import RejectedRow, ShardRow
+from pipelines.download.suspects import Suspects
 from pipelines.download.worker import Settings, ShardRecord, ShardTask, record_path
 from pipelines.download.writer import ShardCounts, ShardWriter, names
 from tests.download.conftest import limits
@@ -114,9 +116,12 @@ def test_a_row_that_never_came_is_an_error(tmp_path: Path) -> None:
 def test_a_full_disk_is_raised_though_img2dataset_swallows_errors(tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to("/dev/full")
     rows = [[sample(at, kept=True)[0]] for at in range(20)]
-    adapter = web._Adapter(rows, writer(tmp_path, 20))
+    policy, suspects = Policy(frozenset({80})), Suspects(tmp_path / "at_work", 0, 1)
+    adapter = web._Adapter(
+        rows, writer(tmp_path, 20), GuardedOpener(limits(80), policy), limits(80), suspects
+    )
     for at in range(20):
-        adapter.write(picture(at) * 100, "key", None, {"group": at, "width": 16, "height": 16})
+        adapter.write(picture(at) * 100, "key", None, {"group": at})
     assert adapter.error is not None
     assert adapter.error.errno == errno.ENOSPC
 
@@ -131,7 +136,7 @@ def test_a_shard_counts_as_whole_only_when_its_last_file_stands_at_its_name(
         folder.mkdir(parents=True)
     settings_ = Settings(
         parameters=limits(80), policy=Policy(frozenset({80})), language="en", threads=1,
-        out=out, scratch=scratch, done=done,
+        out=out, scratch=scratch, done=done, at_work=tmp_path / "at_work",
     )  # fmt: skip
     task = ShardTask(shard=3, normalised=0)
     task.file(scratch).write_text("{}")

@@ -137,3 +137,6 @@ def test_whole_shards_leave_the_disk_while_others_are_made_and_are_not_made_agai
     made = execute(STAGE, spec)
     assert (made.metrics["shards"], made.metrics["shards_reused"]) == (3, 2)
     assert digests(s3 / "table") == digests(tmp_path / "table")
+    again = spec_for(here, parameters.model_copy(update={"attempt": 1}), s3 / "table", workers=1)
+    assert execute(STAGE, again).metrics["rows_carried"] == made.rows
+    assert digests(s3 / "table") == digests(tmp_path / "table")
