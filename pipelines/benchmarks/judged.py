@@ -59,7 +59,8 @@ def document(
     """One judged benchmark in one language, as plain JSON.
 
     `relative` is the mean of the answers over that of the references, or over the highest rating; above 1 is lawful.
-    `macro` is the mean of the categories' relative scores.
+    `macro` is the mean of the categories' relative scores. `without_answer` counts the items that there was nothing to
+    judge of, missing or refused: they enter no score.
     """
     protocol: Protocol = "rating" if benchmark.protocol == "rating" and by.server is not None else "pair"
     figures = scored(reviews, protocol)
@@ -79,6 +80,7 @@ def document(
     return {
         "headline": "relative",
         "items": len(headline),
+        "without_answer": len(images.keys() - {one.id for one in headline}),
         "judge": by.name,
         "is_a_model": by.server is not None,
         "relative": relative([one for of in rated.values() for one in of]),

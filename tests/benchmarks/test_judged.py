@@ -91,6 +91,25 @@ def test_the_judge_is_shown_context_and_reference_and_its_failures_enter_no_mean
     assert english["failed"] == pytest.approx(1 / 3, abs=1e-3) == made.metrics["judge_failure_rate"]
 
 
+def test_what_a_model_refused_is_not_judged_and_is_counted(llava: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers/made").mkdir(parents=True)
+    rows = [
+        answers.row(one, None, answers.REFUSED + "content_filter")
+        if (one.language, one.item) == ("en", "1")
+        else answers.row(one, f"I see a dog. {one.item}")
+        for one in suite.load([llava])
+    ]
+    answers.write(rows, tmp_path / "answers/made" / answers.FILE)
+    with serving(lambda _: Answer(text="8 6\nbecause")) as (server, url):
+        made = execute(STAGE, spec(url, llava, publish(tmp_path / "answers", "answers"), tmp_path))
+    found = scores(tmp_path)
+    assert [(found[language]["items"], found[language]["without_answer"]) for language in ("en", "zh")] == [
+        (2, 1),
+        (3, 0),
+    ]
+    assert len(server.calls) == 5 and made.metrics["complete"] is False
+
+
 def test_a_judge_that_is_down_stops_the_scoring_and_a_rerun_asks_only_what_is_missing(
     llava: Path, said: Path, tmp_path: Path
 ) -> None:
