@@ -1,8 +1,8 @@
 """Several samples in one row, none of which sees another.
 
 Everything but attention works on single tokens, so a packed row computes no padding there. Attention is
-done sample by sample: on a GPU by the fused kernel for sequences of any length, on a CPU over the samples
-put beside each other. transformers' own implementations (`sdpa`, `eager`, `flex_attention`,
+done sample by sample: on a GPU by the fused kernel for sequences of any length, on a CPU over samples of like
+length put beside each other. transformers' own implementations (`sdpa`, `eager`, `flex_attention`,
 `flash_attention_2`) part samples too, by the positions that restart: they are given no mask and no cache,
 either of which would silently let one sample see another.
 """
@@ -20,6 +20,8 @@ from transformers import AttentionInterface, PreTrainedModel
 
 IMPLEMENTATION = "packed"
 """Name under which transformers' models find this attention."""
+LIKE_LENGTH = 0.65
+"""Samples at least this share as long as the longest beside them: padding costs its square, a group some kernel calls."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ class Packing:
     """(1, tokens): the sample that each token belongs to."""
     bounds: Tensor
     """(samples + 1): where each sample begins in the row, int32."""
-    beside: Tensor
-    """(samples, longest): the place in the row of each sample's tokens, where samples stand beside each other."""
+    beside: tuple[Tensor, ...]
+    """Groups of samples of like length, each (samples, longest of them): the place in the row of each sample's tokens."""
     back: Tensor
-    """(tokens): the place of each token among the flattened `beside`."""
+    """(tokens): the place of each token among the flattened groups, one after another."""
 
     @property
     def longest(self) -> int:
@@ -45,8 +47,14 @@ class Packing:
 
     def to(self, device: torch.device) -> Packing:
         """The same packing on a device."""
-        names = ("positions", "segments", "bounds", "beside", "back")
-        return Packing(self.lengths, *(getattr(self, name).to(device, non_blocking=True) for name in names))
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return Packing(
+            self.lengths, moved(self.positions), moved(self.segments), moved(self.bounds),
+            tuple(moved(group) for group in self.beside), moved(self.back),
+        )  # fmt: skip
 
 
 def pack(lengths: Sequence[int]) -> Packing:
@@ -54,14 +62,30 @@ def pack(lengths: Sequence[int]) -> Packing:
     tokens = torch.tensor(lengths)
     bounds = torch.zeros(len(lengths) + 1, dtype=torch.int32)
     bounds[1:] = tokens.cumsum(0)
-    starts, longest = bounds[:-1].long(), int(tokens.max())
+    starts = bounds[:-1].long()
     segments = torch.repeat_interleave(torch.arange(len(lengths)), tokens)
     positions = torch.arange(int(tokens.sum())) - starts[segments]
-    # A place beyond a sample's end reads its last token: what attention makes of it is thrown away.
-    beside = starts[:, None] + torch.minimum(torch.arange(longest), tokens[:, None] - 1)
+    beside, first, before = [], torch.empty_like(tokens), 0
+    for group in _of_like_length(lengths):
+        samples, longest = torch.tensor(group), lengths[group[0]]
+        # A place beyond a sample's end reads its last token: what attention makes of it is thrown away.
+        beside.append(starts[samples, None] + torch.minimum(torch.arange(longest), tokens[samples, None] - 1))
+        first[samples] = before + torch.arange(len(group)) * longest
+        before += len(group) * longest
     return Packing(
-        tuple(lengths), positions[None], segments[None], bounds, beside, segments * longest + positions
+        tuple(lengths), positions[None], segments[None], bounds, tuple(beside), first[segments] + positions
     )
+
+
+def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Samples by falling length, in groups of at least `LIKE_LENGTH` of the longest of each."""
+    groups: list[list[int]] = []
+    for sample in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+        if groups and lengths[sample] >= LIKE_LENGTH * lengths[groups[-1][0]]:
+            groups[-1].append(sample)
+        else:
+            groups.append([sample])
+    return groups
 
 
 def use_packed_attention(model: nn.Module) -> None:
@@ -118,20 +142,23 @@ def _beside_each_other(query: Tensor, key: Tensor, value: Tensor, packing: Packi
     heads, width = query.shape[1], query.shape[3]
     if key.shape[1] != heads:
         key, value = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
-    samples, longest = packing.beside.shape
+    # (1, heads, tokens, d) -> (tokens, heads * d)
+    flat = [part[0].transpose(0, 1).reshape(-1, heads * width) for part in (query, key, value)]
+    groups = [_group_alone(flat, places, heads, scaling) for places in packing.beside]
+    return torch.cat(groups).index_select(0, packing.back).view(1, -1, heads, width)
 
-    def rows(part: Tensor) -> Tensor:
-        """(1, heads, tokens, d) -> (samples, heads, longest, d)."""
-        flat = part[0].transpose(0, 1).reshape(-1, heads * width)
-        beside = flat.index_select(0, packing.beside.flatten())
-        return beside.view(samples, longest, heads, width).transpose(1, 2)
 
+def _group_alone(flat: Sequence[Tensor], places: Tensor, heads: int, scaling: float) -> Tensor:
+    """Causal attention within each sample of a group: (samples * longest, heads * d)."""
+    samples, longest = places.shape
+    query, key, value = (
+        part.index_select(0, places.flatten()).view(samples, longest, heads, -1).transpose(1, 2) for part in flat
+    )  # fmt: skip
     # The fused kernel's backward pass is slower on a CPU at a few dozen tokens.
-    scores = rows(query) @ rows(key).transpose(-2, -1) * scaling
+    scores = query @ key.transpose(-2, -1) * scaling
     later = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu(1)
     weights = scores.float().masked_fill(later, float("-inf")).softmax(-1).to(value.dtype)
-    attended = (weights @ rows(value)).transpose(1, 2).reshape(samples * longest, heads * width)
-    return attended.index_select(0, packing.back).view(1, -1, heads, width)
+    return (weights @ value).transpose(1, 2).reshape(samples * longest, -1)
 
 
 AttentionInterface.register(IMPLEMENTATION, packed_attention)

@@ -11,8 +11,6 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 Groups = np.ndarray[Any, np.dtype[np.int64]]
@@ -36,6 +34,9 @@ def groups(hashes: Hashes, bits: int) -> Groups:
 
 def connected(links: Any, size: int) -> Groups:
     """The component of each of `size` nodes, under undirected `links` (2, N)."""
+    from scipy.sparse import coo_array  # slow to import, and a filter that drops no look-alikes needs none
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(links.shape[1], dtype=np.int8), (links[0], links[1])), shape=(size, size))
     labels: Groups = connected_components(graph, directed=False)[1].astype(np.int64)
     return labels

@@ -16,14 +16,18 @@ from pipelines.lake.ledger import Ledger
 _KEPT, _DROPPED, _LINE = "#2a6f97", "#c9ced6", "#c1121f"
 _SIZES = {"full": (8.0, 4.5, 140), "thumbnail": (4.0, 2.25, 90)}
 """Width and height in inches, and dots per inch."""
+_MARGINS = {"full": (0.85, 0.55), "thumbnail": (0.75, 0.5)}
+"""Inches left and below, for numbers and names; matplotlib's own layout takes as long as the drawing."""
 
 
 def write(
     edges: list[float], counts: list[int], *, threshold: float, kept_share: float, full: Path, thumbnail: Path
 ) -> None:
     """Write both pictures; equal numbers give equal bytes."""
-    for path, (width, height, dots) in ((full, _SIZES["full"]), (thumbnail, _SIZES["thumbnail"])):
-        figure = Figure(figsize=(width, height), dpi=dots, layout="constrained")
+    for path, size in ((full, "full"), (thumbnail, "thumbnail")):
+        (width, height, dots), (left, below) = _SIZES[size], _MARGINS[size]
+        figure = Figure(figsize=(width, height), dpi=dots)
+        figure.subplots_adjust(left / width, below / height, 1 - 0.1 / width, 1 - 0.35 / height)
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         widths = [right - left for left, right in itertools.pairwise(edges)]

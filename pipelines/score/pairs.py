@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import imagehash
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -149,4 +148,6 @@ def perceptual_hash(image: Image.Image) -> int:
 
     Images that look alike differ in few bits, whatever their size, format or quality.
     """
+    import imagehash  # with SciPy's transforms: slow to import, and filters only read this module's names
+
     return int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes(), "big")
