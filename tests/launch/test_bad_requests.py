@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
+from assets.graph import graph
 from assets.preflight import preflight
-from pipelines.errors import BadInput
+from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
 from pipelines.launch import naming
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, Volume, read_cluster
 from pipelines.launch.kubernetes import KubernetesLauncher
 from pipelines.launch.preflight import image_missing, problems
 from pipelines.launch.render import render
-from pipelines.launch.spec import JobSpec, Resources
+from pipelines.launch.spec import JobSpec, Report, Resources
+from pipelines.launch.start import start_or_find
 from pipelines.recipe import read_recipe
 from tests.assets.toy_stage import ToySpec
-from tests.dagster_home import TINY_RECIPE
+from tests.dagster_home import TINY_RECIPE, Home
 from tests.launch.apiserver.cluster import IMAGE, FakeCluster
-from tests.launch.test_kubernetes_toy import SMALL, job
+from tests.launch.conftest import messages
+from tests.launch.test_kubernetes_toy import SMALL, job, run_in_thread
 
 
 def refusal(cluster: Cluster, wanted: JobSpec) -> str:
@@ -103,6 +109,52 @@ def test_what_the_cluster_refuses_when_it_makes_the_pods_is_told_too(
     quota = refusal(cluster.settings(), job(tmp_path))
     assert "more than the namespace's whole quota" in quota
     assert cluster.left() == []
+
+
+def test_a_rule_that_admits_no_such_pod_is_told_and_ends_the_wait(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    limits = {"limits": [{"type": "Container", "max": {"cpu": "500m"}}]}
+    cluster.add("LimitRange", "limitranges", "small", spec=limits)
+    words = refusal(cluster.settings(), job(tmp_path))
+    assert "maximum cpu usage per Container is 500m, but limit is 1" in words and "get limitranges" in words
+    cluster.store.remove("limitranges", "vlm", "small")
+    policy = (
+        "ValidatingAdmissionPolicy 'owners' with binding 'owners' denied request: a pod must name its owner"
+    )
+    cluster.controllers.policy = policy
+    assert policy in refusal(cluster.settings(), job(tmp_path))
+    assert cluster.left() == []
+
+
+def test_a_quota_that_others_fill_is_waited_for_and_told(cluster: FakeCluster, tmp_path: Path) -> None:
+    cluster.add("ResourceQuota", "resourcequotas", "full", spec={"hard": {"requests.memory": "3Gi"}})
+    reports: list[Report] = []
+    # Another's pod, for which there is no node.
+    cluster.kubelet.hold = True
+    other = KubernetesLauncher(cluster.settings())
+    first = start_or_find(other.api, other.cluster, replace(job(tmp_path), name="other"))
+    cluster.wait_for(lambda: cluster.pods(), "the pod of the other job")
+    run = run_in_thread(cluster, job(tmp_path), reports, start_patience_seconds=0.0)
+    cluster.wait_for(
+        lambda: "0 of 1 pods are created: Error creating: pods" in messages(reports), "the reason"
+    )
+    assert "exceeded quota: full" in messages(reports)
+    other.api.delete_job(first.name)
+    cluster.kubelet.hold = False
+    assert run.wait().usage is not None
+
+
+def test_parts_of_a_stage_that_cannot_be_divided_are_refused_before_anything_is_created(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    words = refusal(cluster.settings(), job(tmp_path, Resources(**{**SMALL.model_dump(), "parts": 4})))
+    assert "cannot be divided into parts" in words and "leave `parts` out" in words
+    assert cluster.created("Job") == []
+    path = tmp_path / "recipe.yaml"
+    path.write_text(TINY_RECIPE.read_text() + "resources: {training_shards: {parts: 4}}")
+    with pytest.raises(BadInput, match=r"cannot be divided into parts: training_shards[\s\S]*clip_scores"):
+        graph(read_recipe(path))
 
 
 def test_a_relative_workspace_means_nothing_in_a_pod(cluster: FakeCluster) -> None:
@@ -205,6 +257,64 @@ def test_preflight_names_everything_that_lacks_at_once(cluster: FakeCluster) -> 
     assert list(problems(powerless, Api(powerless), {})) == []
 
 
+def test_preflight_asks_for_the_rights_of_queues_and_jobsets_where_they_are_used(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with the file that grants it; and the rest is looked at all the same."""
+    lacking = {right for right in cluster.api.rights.granted if right[2].endswith(".x-k8s.io")}
+    lacking.add(("run-worker", "list", "", "resourcequotas"))
+    monkeypatch.setattr(cluster.api.rights, "granted", cluster.api.rights.granted - lacking)
+    settings = cluster.settings(queue="a100", backend="jobset", max_gpus=8)
+    found = list(problems(settings, Api(settings), {"tiny/pretrained": Resources(nodes=4, gpus=8)}))
+    assert "this account may not get localqueues.kueue.x-k8s.io: apply k8s/overlays/kueue/rbac.yaml" in found
+    for verb in ("create", "get", "patch", "delete"):
+        assert (
+            f"this account may not {verb} jobsets.jobset.x-k8s.io: apply k8s/overlays/jobset/rbac.yaml"
+            in found
+        )
+    assert "this account may not list resourcequotas: apply k8s/base/rbac.yaml" in found
+    assert any("32, and a job may hold 8" in words for words in found)
+    plain = cluster.settings()
+    assert not [words for words in problems(plain, Api(plain), {}) if "x-k8s.io" in words]
+
+
+def test_a_right_of_a_queue_that_lacks_is_granted_by_the_overlay_for_queues(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    forbidden = refusal(cluster.settings("gpu-worker", queue="a100"), job(tmp_path))
+    assert "may not get localqueues.kueue.x-k8s.io" in forbidden
+    assert "apply k8s/overlays/kueue/rbac.yaml" in forbidden
+
+
+def test_the_preflight_as_a_command(cluster: FakeCluster, tmp_path: Path) -> None:
+    recipe, described = tmp_path / "recipe.yaml", tmp_path / "cluster.yaml"
+    priced = "resources: {default: {hours: 0.5}, pretrained: {nodes: 2, gpus: 8, hours: 10}}"
+    recipe.write_text(TINY_RECIPE.read_text().replace("data/tiny", str(tmp_path / "data")) + priced)
+    settings = cluster.settings(prices={"gpu": 4.0})
+    described.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_defaults=True)))
+    (tmp_path / "home").mkdir()
+    home = Home.make(tmp_path / "home")
+
+    def asked(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "jobs.preflight", "--recipe", str(recipe), "--cluster", str(described), *more],
+            cwd=home.folder, env=home.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    passed = asked("--budget", "700")
+    assert passed.returncode == 0, passed.stderr
+    assert "total: 160.0 GPU-hours, 640.00 USD" in passed.stdout
+    stopped = asked("--budget", "600")
+    assert stopped.returncode == BAD_INPUT_EXIT_CODE
+    assert "total: 160.0 GPU-hours" in stopped.stdout, (
+        "the table is shown before it is held against the budget"
+    )
+    assert "would cost 640.00 USD, and the budget is 600.00" in stopped.stderr
+    missing = asked("--cluster", str(tmp_path / "nowhere.yaml"))
+    assert missing.returncode == BAD_INPUT_EXIT_CODE and "nowhere.yaml" in missing.stderr
+    assert cluster.created("Job") == []
+
+
 def test_preflight_prices_every_table_and_stops_above_the_budget(
     cluster: FakeCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,8 +342,6 @@ def test_a_stage_above_the_budget_is_not_launched(cluster: FakeCluster, tmp_path
 
 
 def test_a_recipe_that_asks_something_for_a_stage_it_does_not_have_is_refused(tmp_path: Path) -> None:
-    from assets.graph import graph
-
     path = tmp_path / "recipe.yaml"
     path.write_text(TINY_RECIPE.read_text() + "resources: {pretrainde: {gpus: 8}}")
     with pytest.raises(BadInput, match=r"no stage is called pretrainde[\s\S]*pretrained"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dagster as dg
+import pytest
 import yaml
 
 from assets.budget import Budget
@@ -71,6 +72,32 @@ def test_a_run_that_took_longer_than_it_was_said_to_stops_at_its_budget(
     assert "this run has cost" in words and "second would cost 0.80 more, and the budget is 1.70" in words
     (job,) = cluster.created("Job")
     assert job["metadata"]["annotations"]["vlm/asset"] == "first"
+
+
+def test_what_a_job_that_failed_has_cost_is_seen_and_counted(cluster: FakeCluster, tmp_path: Path) -> None:
+    resources = Resources(**{**SMALL.model_dump(), "gpus": 8, "hours": 1e-4})
+    declared = StageAsset(
+        dg.AssetKey("first"), STAGE, lambda _: ToySpec(output=tmp_path / "first", behaviour="fail"),
+        group="toys", description="", resources=resources,
+    )  # fmt: skip
+    settings = cluster.settings(prices={"gpu": 1000.0}, budget=1.7)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_defaults=True)))
+    purse = Budget([declared])
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [stage_asset(declared, purse)],
+            instance=instance,
+            resources={"compute": Compute(mode="kubernetes", cluster_file=str(path)), "console": Console()},
+            raise_on_error=False,
+        )
+        seen = instance.fetch_observations(declared.key, limit=20).records
+    assert "the machine is on fire" in failure_text(result)
+    (last, *_) = [record.asset_observation for record in seen if record.asset_observation]
+    assert "GPU-hours" in str(last.description) and "USD" in str(last.description)
+    cost = last.metadata["cost"].value
+    assert isinstance(cost, float) and cost > 0
+    assert purse._spent[result.run_id] == pytest.approx(cost)
 
 
 def test_a_run_within_its_budget_makes_its_tables(cluster: FakeCluster, tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ import pytest
 
 from tests.launch.apiserver.rights import Rights
 
-MODULES = {"test_kubernetes_toy", "test_run_launcher", "test_bad_requests", "test_kubernetes_training"}
+MODULES = {
+    "test_kubernetes_toy",
+    "test_jobset",
+    "test_run_launcher",
+    "test_bad_requests",
+    "test_kubernetes_training",
+}
 
 
 def test_every_right_that_is_granted_was_used(rights: Rights, request: pytest.FixtureRequest) -> None:
