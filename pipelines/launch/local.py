@@ -31,8 +31,11 @@ from pipelines.launch.warm import ForkedJob
 from pipelines.progress import FILE_VARIABLE, QUIET_VARIABLE
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 30.0
-"""How long a cancelled job may take to save its state before it is killed."""
+GRACE_VARIABLE = "LOCAL_GRACE_SECONDS"
+GRACE_SECONDS = 120
+"""How long a cancelled job may take to save its state before it is killed, where the variable does not say; as in a pod."""
+AGENT_GRACE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+"""How long torchrun waits for the other ranks once one has ended; without it, half a minute."""
 WAITING = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "0"}
 """How long OpenMP's threads spin before they sleep (GNU's, Intel's). The small models' steps are many short parallel
 parts: with no spinning at all two threads are as slow as one. With the default's long spinning a training
@@ -42,10 +45,10 @@ LAST_WORDS = 40
 
 
 class LocalLauncher:
-    """Runs a job as a process group of its own, so that a cancel reaches every rank."""
+    """Runs a job as a process group of its own, of which nothing is left when it was cancelled."""
 
     def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> Usage:
-        started = time.monotonic()
+        started, grace = time.monotonic(), grace_seconds()
         folder = cache.scratch(job.spec.output) / "_launch"
         folder.mkdir(parents=True, exist_ok=True)
         spec_path, log_path, reports = (folder / name for name in ("spec.json", "log.txt", "progress.jsonl"))
@@ -56,6 +59,7 @@ class LocalLauncher:
             environment.setdefault(name, value)
         environment[FILE_VARIABLE] = str(reports.resolve())
         environment[QUIET_VARIABLE] = "1"
+        environment.setdefault(AGENT_GRACE_VARIABLE, str(grace))
         with log_path.open("wb") as log:
             process = _started(job, spec_path, environment, log)
             end: Report | None = None
@@ -72,11 +76,26 @@ class LocalLauncher:
                     if running:
                         time.sleep(POLL_SECONDS)
             finally:
-                _stop_group(process)
+                _stop(process, agent=_has_agent(job, process), grace=grace)
         code = process.wait()
         if code != 0:
             _fail(job, code if end is None else end["code"], end, log_path)
         return Usage(running_seconds=time.monotonic() - started)
+
+
+def grace_seconds() -> int:
+    """The time that a cancelled job has, as the environment says.
+
+    Raises:
+        BadInput: it says no whole number of seconds.
+    """
+    told = os.environ.get(GRACE_VARIABLE) or str(GRACE_SECONDS)
+    if not told.isdecimal():
+        raise BadInput(
+            f"{told!r} is no whole number of seconds", where=f"the environment variable {GRACE_VARIABLE}",
+            remedy=f"say how long a cancelled job may take to save its state, or unset it for {GRACE_SECONDS}",
+        )  # fmt: skip
+    return int(told)
 
 
 def _started(
@@ -114,24 +133,36 @@ def _tail(path: Path) -> Iterator[list[Report]]:
             yield [json.loads(line) for line in lines]
 
 
-def _stop_group(process: subprocess.Popen[bytes] | ForkedJob) -> None:
-    """Ask the whole job to stop, and kill what is left of it after the grace period.
+def _has_agent(job: JobSpec, process: subprocess.Popen[bytes] | ForkedJob) -> bool:
+    """Whether the process is torchrun's agent; a forked job that is one rank is that rank itself."""
+    return job.distributed and not (isinstance(process, ForkedJob) and job.spec.processes == 1)
 
-    torchrun gives each rank a session of its own, so the group alone would leave them behind.
+
+def _stop(process: subprocess.Popen[bytes] | ForkedJob, *, agent: bool, grace: float) -> None:
+    """Ask the job to stop, and kill what is left of it after so many seconds.
+
+    Asked are the ranks themselves: torchrun, asked to stop, would kill them in the midst of a long save. Nobody asks the
+    processes below them: a rank that loses those that read its data can save nothing.
     """
-    ranks: list[psutil.Process] = []
-    if process.poll() is None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            ranks = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_SECONDS)
-    for rank in ranks:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            rank.kill()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    everyone: list[psutil.Process] = []
+    try:
+        if process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                leader = psutil.Process(process.pid)
+                everyone = [leader, *leader.children(recursive=True)]
+                for asked in (leader.children() if agent else []) or [leader]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        asked.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace)
+    finally:
+        # torchrun gives each rank a session of its own, so the group alone would leave them behind.
+        for left in everyone:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _fail(job: JobSpec, code: int, end: Report | None, log_path: Path) -> NoReturn:
