@@ -9,8 +9,9 @@ Every parameter belongs to exactly one part:
     language_model          the language model; under LoRA, its adapters alone
     frozen.language_model   the language model's own weights under LoRA: nothing trains them
 
-A recipe names what it trains by the beginning of its parameters' names: `visual`, `visual.bridge`, `language_model`.
-The longest that fits counts. What a model keeps frozen itself (LoRA's base, vision experts) stays so.
+A recipe names what it trains by these parts, or by the beginning of its parameters' names: `visual`, `visual.bridge`,
+`visual.encoder.queries`, `language_model`. For each parameter the longest that fits counts. What a model keeps frozen
+itself (LoRA's base, vision experts) stays so.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ _LORA = ".lora_"
 
 
 class Trained(NamedTuple):
-    """A part under training."""
+    """What is trained of a part."""
 
-    rate: float
-    """Peak learning rate."""
-    parameters: list[NamedParameter]
+    rates: dict[float, list[NamedParameter]]
+    """Peak learning rate -> the parameters that have it."""
+
+    @property
+    def parameters(self) -> list[NamedParameter]:
+        """All of them."""
+        return [one for chosen in self.rates.values() for one in chosen]
 
 
 def part_of(name: str, *, adapters: bool) -> str:
@@ -54,28 +59,33 @@ def parts(model: nn.Module) -> dict[str, list[NamedParameter]]:
     return found
 
 
-def rate_of(name: str, rates: Mapping[str, float]) -> float | None:
-    """The rate of a parameter: of the longest beginning of its name, up to a dot, that has one."""
-    fitting = [part for part in rates if name.startswith(part + ".")]
-    return rates[max(fitting, key=len)] if fitting else None
-
-
 def trained_parts(model: nn.Module, rates: Mapping[str, float]) -> dict[str, Trained]:
     """The parts that `rates` (name -> peak learning rate) trains, without what the model itself keeps frozen.
 
     Raises:
-        KeyError: a name fits nothing that can be trained in this model.
+        KeyError: a name fits nothing that can be trained in this model, or others that fit longer leave it nothing.
     """
-    found = parts(model)
     trained: dict[str, Trained] = {}
-    for part, parameters in found.items():
+    open_parts, used = [], set()
+    for part, parameters in parts(model).items():
+        chosen: dict[float, list[NamedParameter]] = {}
         open_ones = [(name, one) for name, one in parameters if one.requires_grad]
-        chosen = [(name, one) for name, one in open_ones if rate_of(name, rates) is not None]
+        for name, one in open_ones:
+            if (best := _longest(name, part, rates)) is not None:
+                chosen.setdefault(rates[best], []).append((name, one))
+                used.add(best)
+        if open_ones:
+            open_parts.append(part)
         if chosen:
-            trained[part] = Trained(rate_of(chosen[0][0], rates) or 0.0, chosen)
-    names = [name for one in trained.values() for name, _ in one.parameters]
-    if unknown := sorted(rate for rate in rates if not any(name.startswith(rate + ".") for name in names)):
+            trained[part] = Trained(chosen)
+    if unused := sorted(rates.keys() - used):
         raise KeyError(
-            f"there is nothing to train in {', '.join(unknown)}; this model has {', '.join(sorted(found))}"
+            f"there is nothing to train in {', '.join(unused)}; of this model can be trained: {', '.join(sorted(open_parts))}"
         )
     return trained
+
+
+def _longest(name: str, part: str, rates: Mapping[str, float]) -> str | None:
+    """The longest of the rates' names that fits a parameter: its own, a beginning of it up to a dot, or its part's."""
+    fitting = [rate for rate in rates if rate in (name, part) or name.startswith(rate + ".")]
+    return max(fitting, key=len, default=None)

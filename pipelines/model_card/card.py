@@ -84,7 +84,8 @@ def _parts(model: VisionLanguageModel, optimisation: Optimisation) -> str:
     rows = []
     for part, named in model.parts().items():
         count = sum(parameter.numel() for _, parameter in named)
-        rows.append((f"`{part}`", f"{count:,}", f"{trained[part].rate:g}" if part in trained else "frozen"))
+        rates = ", ".join(f"{rate:g}" for rate in trained[part].rates) if part in trained else "frozen"
+        rows.append((f"`{part}`", f"{count:,}", rates))
     image = f"An image is {model.visual.image_size} x {model.visual.image_size} pixels and {model.image_tokens} tokens."
     template = f"The chat template is `{model.template}`."
     return table(("part", "parameters", "peak learning rate"), rows) + f"\n\n{image} {template}"

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-os.environ.setdefault("DS_ACCELERATOR", "cpu" if not os.environ.get("NVIDIA_VISIBLE_DEVICES") else "cuda")
+import torch
+
+# DeepSpeed's own look for a GPU wants packages that a CPU machine need not have; and batches go where torch says.
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -88,7 +90,8 @@ def freeze_and_group(model: nn.Module, optimisation: Optimisation) -> list[dict[
     model.requires_grad_(False)
     by_rate: dict[float, list[nn.Parameter]] = {}
     for part in trained.values():
-        by_rate.setdefault(part.rate, []).extend(parameter for _, parameter in part.parameters)
+        for rate, chosen in part.rates.items():
+            by_rate.setdefault(rate, []).extend(parameter for _, parameter in chosen)
     for parameters in by_rate.values():
         for parameter in parameters:
             parameter.requires_grad_(True)
@@ -113,6 +116,9 @@ class Engine(ABC):
         self.precision = resolve_precision(optimisation.precision)
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")  # fmt: skip
+        if self.device.type == "cuda":
+            # Beside bf16, what is left of float32 products may be TF32 (Parrot: bf16 and tf32); alone, float32 is itself.
+            torch.set_float32_matmul_precision("high" if self.precision == "bf16" else "highest")
         groups = freeze_and_group(model, optimisation)
         if optimisation.optimizer == "muon":
             self.optimizer = MuonAdamW(

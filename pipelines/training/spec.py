@@ -46,8 +46,8 @@ class Optimisation(BaseModel):
     )
     learning_rates: dict[str, float] = Field(
         min_length=1,
-        description="peak learning rate of each trained part, a name of parameters up to a dot (`visual`, "
-        "`visual.bridge`): the longest that fits holds, and parts without one are frozen",
+        description="peak learning rate of each trained part (`models.parts`), or of what parameters' names begin with up to a "
+        "dot (`visual`, `visual.bridge`): for each parameter the longest that fits holds, and those without one are frozen",
     )
     warmup_steps: int = Field(30, ge=0)
     final_fraction: float = Field(
@@ -209,7 +209,7 @@ PLAN = Stage(
     name="pack_plan",
     module="pipelines.training.planning",
     spec_type=PlanSpec,
-    code_version="1",
+    code_version="2",
     run=lazy("pipelines.training.planning:run"),
     summary="Plan a training's data: which samples are packed into which rows of which step.",
 )
@@ -217,7 +217,7 @@ PRETRAIN = Stage(
     name="pretrained",
     module="pipelines.training.pretrain",
     spec_type=PretrainSpec,
-    code_version="4",
+    code_version="5",
     run=lazy("pipelines.training.pretrain:run"),
     imports=DEEPSPEED,
     summary="Multimodal pretraining: the visual module learns captions in the pivot language.",
@@ -227,7 +227,7 @@ FINETUNE = Stage(
     name="finetuned",
     module="pipelines.training.finetune",
     spec_type=FinetuneSpec,
-    code_version="4",
+    code_version="5",
     run=lazy("pipelines.training.finetune:run"),
     imports=DEEPSPEED,
     summary="Bilingual instruction tuning: the visual module and the language model learn answers.",
