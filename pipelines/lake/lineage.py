@@ -44,7 +44,11 @@ def keep(table: Path) -> None:
     """Keep what the published version holds, before another replaces it; nothing where there is none."""
     if not manifest.exists(table):
         return
-    made = manifest.read(table)
+    try:
+        made = manifest.read(table)
+    except BadInput:
+        # It was readable when the work began, so another run wrote it: the conditional write of the manifest says so.
+        return
     note = table / FOLDER / f"{made.data_version}.json"
     if location.is_file(note):
         return

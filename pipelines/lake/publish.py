@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.errors import BadInput
-from pipelines.lake import cache, lineage, location, manifest
+from pipelines.lake import cache, location, manifest
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.work import UNPUBLISHED, Work
 
@@ -33,6 +33,8 @@ def publish(
     Raises:
         BadInput: another run published in the meantime.
     """
+    from pipelines.lake import lineage  # loads pyarrow, without which the web UI starts
+
     name = described.fingerprint
     files = [
         file.model_copy(update={"path": f"{name}/{file.path}", "rows": rows.get(file.path)})

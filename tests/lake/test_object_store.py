@@ -84,6 +84,7 @@ def test_another_version_replaces_the_table_and_its_objects(s3: Path) -> None:
         ".lock",
         "_MANIFEST.json",
         "lines.txt",
+        "_lineage",
         made.fingerprint,
     }
 
