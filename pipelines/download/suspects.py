@@ -5,7 +5,7 @@ it was. So a worker notes, before it touches a row, which one it is, in a file t
 call, and it is there after SIGKILL. The worker that takes the shard next reads the notes. What was in hand, decoded or fetched,
 is under suspicion and done last, one row at a time. A row that was alone in hand, or in the decoder, when two workers ended is a killer.
 
-The notes lie in the run's work folder: a row that ends the whole run, as when a machine's memory is full, is found by the runs after it.
+The notes lie in the work folder on this machine: a row that ends the whole run, as when the memory is full, is found by the runs after it here.
 """
 
 from __future__ import annotations
