@@ -61,7 +61,7 @@ def leaderboards(
         models = {model: found[name] for model, found in scores["models"].items() if name in found}
         if not models:
             continue
-        notes = _translation_notes(left.get(name, {}))
+        notes = [*_translation_notes(left.get(name, {})), *_answer_notes(models)]
         first = _first(models)
         for figure in _figures(benchmark, models):
             boards.append(_board(benchmark, figure, models, pivot=pivot, own=name in own_world, notes=notes))
@@ -109,6 +109,16 @@ def _translation_notes(left: Mapping[str, Left]) -> list[str]:
         "since the translation guard rejected theirs."
         for language, one in left.items()
         if one.english
+    ]
+
+
+def _answer_notes(models: Mapping[str, Any]) -> list[str]:
+    """What of a judged benchmark had no answer: it is in no score, so that scores are of fewer questions."""
+    return [
+        f"{model} left {count} {language_name(language)} questions without an answer to judge; they enter no score."
+        for model, found in models.items()
+        for language, of_one in found.items()
+        if (count := of_one.get("without_answer"))
     ]
 
 

@@ -8,7 +8,7 @@ from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.stage import InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "report"
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 PAGE, RESULTS = "index.html", "results.json"
 CARDS = "cards"
 """A folder: the card of each model, with its scores."""

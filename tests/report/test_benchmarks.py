@@ -205,6 +205,7 @@ def test_a_figure_that_only_some_data_has_gets_its_board_and_what_stayed_english
             language: {
                 "headline": "circular", "circular": estimate, "plain": estimate, "unresolved": estimate, "pair": pair,
                 "by_category": {}, "profiles": {}, "extraction_cost": {},
+                "without_answer": 3 if language == "en" else 0,
             }
             for language, pair in (("en", None), ("zh", {**estimate, "n": 5}))
         }
@@ -216,6 +217,9 @@ def test_a_figure_that_only_some_data_has_gets_its_board_and_what_stayed_english
     for board in found:
         assert "Chinese was translated: 40 of 40 texts (100%) stayed English there" in board.note
         assert "Portuguese" not in board.note
+        assert board.note.endswith(
+            "m left 3 English questions without an answer to judge; they enter no score."
+        )
 
 
 def test_a_score_of_a_single_image_is_shown_without_an_interval(results: Results) -> None:
