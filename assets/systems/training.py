@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import checks
+from assets import checks, translation_benchmarks
 from assets.layout import Layout
 from assets.stage_asset import StageAsset
 from assets.systems.crawls import key_of
@@ -16,22 +16,32 @@ from pipelines.conversations.spec import NAME as TRANSLATED
 from pipelines.download.spec import NAME as RAW_PAIRS
 from pipelines.errors import BadInput
 from pipelines.filter.spec import NAME as FILTERED
+from pipelines.held_out import spec as held_out
 from pipelines.instructions import spec as instructions
 from pipelines.lake import manifest as manifests
 from pipelines.shard.spec import NAME as TRAINING_SHARDS
 from pipelines.stage import StageSpec
-from pipelines.systems.chain import crawl_uses, generation, mixture, optimisation
+from pipelines.systems.chain import (
+    CrawlUse,
+    captions_in_every_language,
+    chain,
+    crawl_uses,
+    gap_crawl,
+    generation,
+    mixture,
+    optimisation,
+)
 from pipelines.systems.recipe import System
 from pipelines.training import spec as training
 
 MIX, TUNING_PLAN, FINETUNED = "instruction_mix", ("pack_plan", "tuning"), "finetuned"
-HELD_OUT = 24
-"""Captions on which the pivot gap is measured, where captions in every language exist."""
 
 
 def training_assets(system: System, layout: Layout) -> list[StageAsset]:
-    """Plan, pretraining, mix, plan, tuning."""
+    """Captions for the pivot gap, plan, pretraining, mix, plan, tuning."""
+    use = gap_crawl(system)
     return [
+        *([held_out_captions(system, layout, use)] if use is not None else []),
         pretraining_plan(system, layout),
         pretrained(system, layout),
         instruction_mix(system, layout),
@@ -75,11 +85,6 @@ def _there(tables: Mapping[str, Path], system: System) -> dict[str, Path]:
     return dict(tables)
 
 
-def _captions_in_every_language(system: System) -> bool:
-    every = {system.pivot_language, *system.target_languages}
-    return any(every <= set(use.languages) for use in crawl_uses(system.pretraining))
-
-
 def _shard_keys(system: System, layout: Layout) -> list[dg.AssetKey]:
     return [key_of(layout, use, TRAINING_SHARDS) for use in crawl_uses(system.pretraining)]
 
@@ -92,8 +97,48 @@ def _settings(system: System) -> training.Optimisation:
     return optimisation(system.pretraining, gpus=system.hardware.gpus, mixture=mixture(system.pretraining))
 
 
+def held_out_captions(system: System, layout: Layout, use: CrawlUse) -> StageAsset:
+    """Captions of a crawl that pretraining does not read, translated for the pivot gap."""
+    told = system.translation
+    gating = translation_benchmarks.gating(chain(system))
+
+    def spec(_: str) -> StageSpec:
+        return held_out.HeldOutSpec(
+            output=layout.table(held_out.NAME),
+            shards=layout.crawl_table(use.crawl, TRAINING_SHARDS),
+            translator=layout.table("foundations", "translator"),
+            test_scores=[layout.table(*place) for place in gating],
+            parameters=held_out.HeldOutParameters(
+                captions=system.pivot_gap.captions,
+                source_language=system.pivot_language,
+                target_languages=system.target_languages,
+                guard=told.guard,
+                decoding=told.decoding,
+                least_bleu=told.least_bleu,
+            ),
+            cache=layout.cache,
+            conduct=told.conduct,
+        )
+
+    return StageAsset(
+        key=layout.key(held_out.NAME),
+        stage=held_out.STAGE,
+        spec=spec,
+        group="training",
+        upstream=[
+            key_of(layout, use, TRAINING_SHARDS),
+            layout.key("foundations", "translator"),
+            *(layout.key(*place) for place in gating),
+        ],
+        checks=[checks.checksums(), checks.ledger_balanced(), checks.non_empty()],
+        kinds=frozenset({"python", "parquet"}),
+        description=f"Captions of {use.crawl} in {', '.join(system.target_languages)}, too: kept from training, for the pivot gap.",
+    )
+
+
 def pretraining_plan(system: System, layout: Layout) -> StageAsset:
     """The pack plan of the multimodal pretraining."""
+    translated = gap_crawl(system) is not None
 
     def spec() -> training.PlanSpec:
         return training.PlanSpec(
@@ -103,12 +148,17 @@ def pretraining_plan(system: System, layout: Layout) -> StageAsset:
             vision=layout.table("foundations", "vision"),
             sources={name: source for name, (source, _, _) in _shards(system, layout).items()},
             target_languages=system.target_languages,
-            held_out=HELD_OUT if _captions_in_every_language(system) else 0,
+            held_out=system.pivot_gap.captions if captions_in_every_language(system) else 0,
+            held_out_captions=layout.table(held_out.NAME) if translated else None,
             **_captions(system, layout),
             **training.data_order(_settings(system)),
         )
 
-    upstream = [*_shard_keys(system, layout), *_foundation_keys(layout)]
+    upstream = [
+        *_shard_keys(system, layout),
+        *_foundation_keys(layout),
+        *([layout.key(held_out.NAME)] if translated else []),
+    ]
     return plan_asset(layout.key(*PRETRAINING_PLAN), spec, upstream, "training", "the multimodal pretraining")
 
 
@@ -196,7 +246,9 @@ def tuning_plan(system: System, layout: Layout) -> StageAsset:
 
 def finetuned(system: System, layout: Layout) -> StageAsset:
     """The instruction tuning."""
-    measures_gap = _captions_in_every_language(system)
+    measures_gap = bool(system.pivot_gap.captions) and (
+        captions_in_every_language(system) or gap_crawl(system) is not None
+    )
 
     def spec(_: str) -> StageSpec:
         return training.FinetuneSpec(

@@ -54,8 +54,23 @@ def crawl_uses(training: Training) -> list[CrawlUse]:
     ]
 
 
+def captions_in_every_language(system: System) -> bool:
+    """Whether pretraining reads captions of the same images in all languages, some of which then give the pivot gap."""
+    every = {system.pivot_language, *system.target_languages}
+    return any(every <= set(use.languages) for use in crawl_uses(system.pretraining))
+
+
+def gap_crawl(system: System) -> CrawlUse | None:
+    """The crawl of which captions are held out and translated for the pivot gap, if any are."""
+    crawls = system.pivot_crawls
+    if captions_in_every_language(system) or not system.pivot_gap.captions or not crawls:
+        return None
+    chosen = system.pivot_gap.crawl or crawls[0]
+    return next(use for use in crawl_uses(system.pretraining) if use.crawl == chosen)
+
+
 def translated_languages(system: System) -> list[str]:
-    """The languages that anything is translated into: crawls, or a benchmark's questions."""
+    """The languages that anything is translated into: crawls, a benchmark's questions, or captions for the pivot gap."""
     wanted = [
         language
         for training in system.stages.values()
@@ -65,6 +80,8 @@ def translated_languages(system: System) -> list[str]:
     wanted += [
         language for source in system.benchmarks.sources.values() for language in source.translate_into
     ]
+    if gap_crawl(system) is not None:
+        wanted += system.target_languages
     return list(dict.fromkeys(wanted))
 
 

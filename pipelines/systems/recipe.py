@@ -162,6 +162,17 @@ class Training(Section):
         return drawn / self.sources[name].samples
 
 
+class PivotGap(Section):
+    """What the pivot gap is measured on, where pretraining reads no captions in every language: some that are translated for it."""
+
+    captions: int = Field(
+        24, ge=0, description="held out of pretraining; 0: no pivot gap, and no translator for it"
+    )
+    crawl: str | None = Field(
+        None, description="of pretraining, in the pivot language, one caption per image; none: the first"
+    )
+
+
 class Hardware(Section):
     """What a recipe is reckoned for."""
 
@@ -236,6 +247,7 @@ class System(Section):
     architecture: Architecture
     pretraining: Training
     tuning: Training
+    pivot_gap: PivotGap = PivotGap()
     hardware: Hardware = Hardware()
     inference: Inference = Inference()
     translation: Translation = Translation()
@@ -279,6 +291,11 @@ class System(Section):
         self.screening.check(self.filter)
         if any(source.weight is not None for source in self.tuning.sources.values()):
             raise ValueError("tuning blends its sources by size: leave their `weight` out")
+        gap, pivots = self.pivot_gap.crawl, self.pivot_crawls
+        if gap is not None and pivots and gap not in pivots:
+            raise ValueError(
+                f"`pivot_gap.crawl` is {gap!r}; pretraining reads {', '.join(pivots)} in {self.pivot_language}"
+            )
         captions = {language for source in self.pretraining.sources.values() for language in source.languages}
         if silent := sorted(language for language in captions if not self.prompts.get(language)):
             raise ValueError(f"`prompts` has no request for a caption in {', '.join(silent)}")
@@ -302,6 +319,16 @@ class System(Section):
     def folder(self) -> Path:
         """Where all its tables lie."""
         return self.workspace or Path("data") / self.name
+
+    @property
+    def pivot_crawls(self) -> list[str]:
+        """The crawls in the pivot language that pretraining reads as such."""
+        return [
+            crawl
+            for source in self.pretraining.sources.values()
+            if source.own_language == self.pivot_language in source.languages
+            for crawl in source.crawls
+        ]
 
     @property
     def stages(self) -> dict[str, Training]:

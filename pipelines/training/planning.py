@@ -43,13 +43,13 @@ PADDED_ROWS = 16
 def run(spec: PlanSpec, work: Work, progress: Progress) -> Outcome:
     """Write `plan.arrow` and `held_out.parquet`."""
     shards = ShardTexts(list(spec.shards.values()))
-    held_out = _held_out(spec, shards)
+    held_out = _rows_held_out(spec, shards)
     texts: Texts
     if spec.kind == "captions":
         texts = CaptionTexts(shards, chat_of(spec), caption_languages(spec), caption_prompts(spec), spec.seed)
     else:
         texts = InstructionTexts(shards, chat_of(spec))
-    held_out_uids = {shards.uid(index) for index in held_out}
+    held_out_uids = {row["uid"] for row in held_out}
     measures, kept, dropped = _measured(spec, shards, texts, held_out_uids, progress)
     parts: dict[str, list[np.ndarray]] = {}
     for number, name in enumerate(spec.shards):
@@ -63,16 +63,12 @@ def run(spec: PlanSpec, work: Work, progress: Progress) -> Outcome:
         work.out / PLAN_FILE, make_order(sources, spec.mixture, spec.seed), measures, steps=spec.steps,
         batch_size=spec.batch_size, pack_tokens=spec.pack_tokens, multiple=spec.packs_multiple,
     )  # fmt: skip
-    rows = [
-        {"uid": shards.uid(index), "image": shards.image(index), "captions": json.dumps(captions, ensure_ascii=False)}
-        for index, captions in held_out.items()
-    ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, HELD_OUT), work.out / HELD_OUT_FILE)
+    pq.write_table(pa.Table.from_pylist(held_out, HELD_OUT), work.out / HELD_OUT_FILE)
     plan = read_plan(work.out / PLAN_FILE)
     return Outcome(
         ledger=Ledger(rows_in=len(shards), kept=len(kept), dropped=dict(sorted(dropped.items()))),
         metrics=_metrics(spec, plan, measures, sources),
-        rows={PLAN_FILE: plan.table.num_rows, HELD_OUT_FILE: len(rows)},
+        rows={PLAN_FILE: plan.table.num_rows, HELD_OUT_FILE: len(held_out)},
     )
 
 
@@ -83,6 +79,19 @@ def chat_of(spec: PlanSpec) -> Chat:
     described = read_json(vision / "vision_config.json")
     described.pop("language_width", None)
     return read_chat(folder, Visual(**described).encoder.tokens)
+
+
+def _rows_held_out(spec: PlanSpec, shards: ShardTexts) -> list[dict[str, Any]]:
+    """The rows of HELD_OUT: those that were held out and translated before, or the plan's own choice."""
+    if spec.held_out_captions is not None:
+        rows: list[dict[str, Any]] = pq.read_table(
+            manifest.file(spec.held_out_captions, HELD_OUT_FILE), schema=HELD_OUT
+        ).to_pylist()
+        return rows
+    return [
+        {"uid": shards.uid(index), "image": shards.image(index), "captions": json.dumps(captions, ensure_ascii=False)}
+        for index, captions in _held_out(spec, shards).items()
+    ]  # fmt: skip
 
 
 def _held_out(spec: PlanSpec, shards: ShardTexts) -> dict[int, dict[str, str]]:

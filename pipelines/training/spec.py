@@ -130,6 +130,15 @@ class PlanSpec(StageSpec):
     held_out: int = Field(
         0, ge=0, description="captions that are kept from training, for the pivot gap; at most a tenth of all"
     )
+    held_out_captions: InputTable | None = Field(
+        None, description="instead: a table of such captions, which were translated for it"
+    )
+
+    @model_validator(mode="after")
+    def _held_out_once(self) -> Self:
+        if self.held_out and self.held_out_captions is not None:
+            raise ValueError("give `held_out`, a number, or `held_out_captions`, a table")
+        return self
 
 
 PLANNED = {"steps", "batch_size", "pack_tokens", "sample_tokens", "packs_multiple", "mixture", "seed"}

@@ -12,7 +12,14 @@ from pipelines.errors import BadInput
 from pipelines.filter.spec import FilterParameters
 from pipelines.fingerprint import fingerprint
 from pipelines.recipe import read_recipe
-from pipelines.systems.chain import EVERY_SCORE, TRAINERS_OWN, chain, mixture, optimisation
+from pipelines.systems.chain import (
+    EVERY_SCORE,
+    TRAINERS_OWN,
+    chain,
+    mixture,
+    optimisation,
+    translated_languages,
+)
 from pipelines.systems.recipe import Training, merged, read_system
 from pipelines.training.spec import PLAN, PRETRAIN, PlanSpec, PretrainSpec, data_order
 
@@ -201,3 +208,45 @@ def test_a_gate_and_its_test_set_stand_before_every_translation_of_a_system(tmp_
 
     assert [check.name for check in scored.checks].count("bleu_above_gate") == 1
     assert key in talks.upstream
+
+
+@pytest.mark.parametrize(
+    ("name", "crawl", "languages"),
+    [
+        ("viscpm-chat", "cc3m", ["zh"]), ("mpm-six-languages", "cc3m", ["de", "fr", "es", "it", "pt"]),
+        ("parrot-7b", "llava-1-5-pretrain", ["zh", "pt", "ar", "tr", "ru"]), ("one-gpu", "cc3m", ["zh"]),
+        ("viscpm-chat-plus", None, ["zh"]),
+    ],
+)  # fmt: skip
+def test_the_pivot_gap_is_measured_where_the_claim_is(
+    name: str, crawl: str | None, languages: list[str]
+) -> None:
+    from assets.systems.graph import system_graph
+
+    system = read_system(RECIPES / f"{name}.yaml")
+    graph = system_graph(system)
+    of_key = {one.key: one for one in graph.assets}
+    key, plan = graph.layout.key("held_out_captions"), of_key[graph.layout.key("pack_plan", "pretraining")]
+
+    assert set(languages) <= set(translated_languages(system))
+    assert plan.key in of_key[graph.layout.key("finetuned")].upstream
+    if crawl is None:
+        # Captions in both languages are there already: the plan holds some of them out itself.
+        assert key not in of_key
+        return
+    spec = of_key[key].spec("")
+    assert spec.shards == graph.layout.crawl_table(crawl, "training_shards")  # type: ignore[attr-defined]
+    assert spec.parameters.target_languages == languages  # type: ignore[attr-defined]
+    assert key in plan.upstream
+    assert {graph.layout.key("crawls", crawl.replace("-", "_"), "training_shards"), graph.layout.key("foundations", "translator")} <= set(of_key[key].upstream)  # fmt: skip
+
+
+def test_without_a_pivot_gap_parrot_needs_no_translator(tmp_path: Path) -> None:
+    from assets.systems.graph import system_graph
+
+    graph = system_graph(read_system(changed_recipe(tmp_path, "parrot-7b", pivot_gap={"captions": 0})))
+    names = {"/".join(one.key.path[1:]) for one in graph.assets}
+
+    assert not names & {"held_out_captions", "foundations/translator"}
+    with pytest.raises(BadInput, match=r"`pivot_gap\.crawl` is 'cc3m'; pretraining reads llava-1-5-pretrain"):
+        read_system(changed_recipe(tmp_path, "parrot-7b", pivot_gap={"crawl": "cc3m"}))
