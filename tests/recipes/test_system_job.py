@@ -51,7 +51,9 @@ MADE: dict[str, Stage[Any]] = {}
 class InThisProcess(Compute):
     """Runs each stage as its process would."""
 
-    def run(self, job: JobSpec, on_report: Callable[[Report], None]) -> Usage:
+    def run(
+        self, job: JobSpec, on_report: Callable[[Report], None], cancelled: Callable[[], bool] = lambda: False
+    ) -> Usage:
         execute(MADE[job.module], job.spec)
         return Usage()
 
