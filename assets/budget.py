@@ -40,10 +40,10 @@ class Budget:
         if run.run_id not in self._spent:
             keys = run.asset_selection or set(context.job_def.asset_layer.executable_asset_keys)
             selected = [asset for asset in self._assets if asset.key in keys]
-            hold_against_budget(examine_all(selected, crawls)[0], cluster, cluster.budget)
+            hold_against_budget(examine_all(selected, crawls, context.instance)[0], cluster, cluster.budget)
             self._spent[run.run_id] = 0.0
             return
-        (wanted,), _ = examine_all([declared], crawls)
+        (wanted,), _ = examine_all([declared], crawls, context.instance)
         spent = self._spent[run.run_id]
         asked = estimates.total_cost([wanted], cluster)
         if spent + asked > cluster.budget:

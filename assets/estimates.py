@@ -14,14 +14,37 @@ from pipelines.launch import estimate as estimates
 from pipelines.launch.estimate import Estimate
 from pipelines.stage import why_not_reusable
 
+LOOKED_BACK = 20
+"""Materializations of a table that are looked at for the last one that was made in the cluster: others reused it."""
 
-def examine(declared: StageAsset, crawl: str, *, inputs_to_come: bool) -> tuple[Estimate, list[str]]:
-    """What a table will take, and what is wrong with its inputs; those that are still to be made may be missing."""
+
+def job_seconds(instance: dg.DagsterInstance, key: dg.AssetKey, crawl: str) -> float | None:
+    """What the cluster took to make a table when it last did: all attempts, and all parts before they are put together.
+
+    Its manifest knows the last start of a training alone, and of a divided stage the putting together.
+    """
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[crawl] if crawl else None)
+    for record in instance.fetch_materializations(wanted, limit=LOOKED_BACK).records:
+        made = record.asset_materialization
+        if made is not None and "GPU-hours" in made.metadata:
+            return float(str(made.metadata["job seconds"].value))
+    return None
+
+
+def examine(
+    declared: StageAsset, crawl: str, instance: dg.DagsterInstance | None = None, *, inputs_to_come: bool
+) -> tuple[Estimate, list[str]]:
+    """What a table will take, and what is wrong with its inputs; those that are still to be made may be missing.
+
+    `instance`: whose history says what the cluster took before; without it, the table's manifest.
+    """
     name = "/".join([*declared.key.path, *([crawl] if crawl else [])])
     last: float | None = None
     try:
         spec = declared.spec(crawl)
         last = manifests.read(spec.output).seconds if manifests.exists(spec.output) else None
+        if instance is not None and declared.resources.hours is None:
+            last = job_seconds(instance, declared.key, crawl) or last
         reused = why_not_reusable(declared.stage, spec)[0] is not None
         if not reused:
             input_versions(spec)
@@ -31,7 +54,9 @@ def examine(declared: StageAsset, crawl: str, *, inputs_to_come: bool) -> tuple[
         return taken, [] if inputs_to_come else [f"{name}: {error}"]
 
 
-def examine_all(assets: Iterable[StageAsset], crawls: Sequence[str]) -> tuple[list[Estimate], list[str]]:
+def examine_all(
+    assets: Iterable[StageAsset], crawls: Sequence[str], instance: dg.DagsterInstance | None = None
+) -> tuple[list[Estimate], list[str]]:
     """The same of several tables, given in the order of the graph; those of crawls, for each of these."""
     taken: list[Estimate] = []
     wrong: list[str] = []
@@ -39,7 +64,7 @@ def examine_all(assets: Iterable[StageAsset], crawls: Sequence[str]) -> tuple[li
     for declared in assets:
         for crawl in crawls if declared.by_crawl else [""]:
             inputs_to_come = not to_be_made.isdisjoint(declared.upstream)
-            one, found = examine(declared, crawl, inputs_to_come=inputs_to_come)
+            one, found = examine(declared, crawl, instance, inputs_to_come=inputs_to_come)
             taken.append(one)
             wrong += found
             if one.source != "reused":

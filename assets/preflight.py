@@ -51,14 +51,14 @@ def report(taken: list[Estimate], cluster: Cluster) -> str:
 
 def preflight(
     recipe: Recipe | System, cluster: Cluster, crawls: list[str], *, budget: float | None, say: Callable[[str], None] = print,
-    sweep: bool = False,
+    sweep: bool = False, instance: dg.DagsterInstance | None = None,
 ) -> str:  # fmt: skip
     """The report, which is said before the budget is held against it.
 
     Raises:
         BadInput: something is missing (all of it is named), or the budget does not last.
     """
-    taken, wrong = examine_all(_assets(recipe, sweep=sweep), crawls)
+    taken, wrong = examine_all(_assets(recipe, sweep=sweep), crawls, instance)
     needed = {one.name: one.resources for one in taken if one.source != "reused"}
     wrong += problems(cluster, Api(cluster), needed)
     if wrong:

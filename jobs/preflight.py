@@ -35,12 +35,13 @@ def main() -> None:
         recipe = read_any(arguments.recipe) if arguments.recipe else active_recipe()
         with dg.DagsterInstance.get() as instance:
             crawls = arguments.crawl or crawls_of(recipe, instance)
-        if arguments.requests:
-            print(requests_to_servers(recipe, crawls, sweep=arguments.sweep))  # noqa: T201 - a command's output
-            return
-        preflight(
-            recipe, read_cluster(arguments.cluster), crawls, budget=arguments.budget, sweep=arguments.sweep
-        )
+            if arguments.requests:
+                print(requests_to_servers(recipe, crawls, sweep=arguments.sweep))  # noqa: T201 - a command's output
+                return
+            cluster = read_cluster(arguments.cluster)
+            preflight(
+                recipe, cluster, crawls, budget=arguments.budget, sweep=arguments.sweep, instance=instance
+            )
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - as above
         sys.exit(BAD_INPUT_EXIT_CODE)

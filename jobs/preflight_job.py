@@ -25,7 +25,12 @@ def preflight_job(recipe: Recipe | System) -> dg.JobDefinition:
                     remedy="set it to kubernetes in the code location's environment",
                 )
             words = preflight(
-                recipe, cluster, crawls_of(recipe, context.instance), budget=None, say=context.log.info
+                recipe,
+                cluster,
+                crawls_of(recipe, context.instance),
+                budget=None,
+                say=context.log.info,
+                instance=context.instance,
             )
         except BadInput as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None

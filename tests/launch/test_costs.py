@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from assets.estimates import examine
+from assets.stage_asset import StageAsset
 from pipelines.errors import BadInput
 from pipelines.launch import accounting
 from pipelines.launch.accounting import Account
@@ -16,7 +19,8 @@ from pipelines.launch.cluster import Cluster, Prices, as_bytes
 from pipelines.launch.estimate import estimate, hold_against_budget
 from pipelines.launch.render import render
 from pipelines.launch.spec import JobSpec, Resources
-from tests.assets.toy_stage import ToySpec
+from pipelines.stage import execute
+from tests.assets.toy_stage import STAGE, ToySpec
 
 IMAGE = "registry.example/vlm/gpu@sha256:" + "1" * 64
 CLUSTER = Cluster(namespace="vlm", image=IMAGE, prices=Prices(gpu=5.0, spot_gpu=2.0))
@@ -119,6 +123,28 @@ def test_what_a_job_took_is_told_in_words_and_figures(attempt: Attempt) -> None:
     report = account.report()
     assert report["text"] == "scores took 0.10 h in 1 attempts, 0.40 GPU-hours, 2.00 USD"
     assert report["figures"] == {"GPU-hours": pytest.approx(0.4), "cost": pytest.approx(2.0)}
+
+
+def test_hours_from_last_time_are_those_of_all_attempts_in_the_cluster(tmp_path: Path) -> None:
+    """The manifest knows the last start alone; a run that reused the table, or made it here, knows nothing better."""
+    key = dg.AssetKey("pretrained")
+    declared = StageAsset(
+        key, STAGE, lambda _: ToySpec(output=tmp_path / "toy", kept=7), group="toys", description="",
+        resources=Resources(gpus=8),
+    )  # fmt: skip
+    execute(STAGE, ToySpec(output=tmp_path / "toy", kept=8))
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def made(**metadata: Any) -> None:
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+
+        made(**{"job seconds": 1.0})
+        last, _ = examine(declared, "", instance, inputs_to_come=False)
+        assert last.hours is not None and last.hours < 0.1, "the manifest's"
+        made(**{"job seconds": 7200.0, "GPU-hours": 16.0})
+        made(reused=True)
+        last, _ = examine(declared, "", instance, inputs_to_come=False)
+        assert (last.hours, last.gpu_hours, last.source) == (2.0, 16.0, "last time")
 
 
 @pytest.mark.parametrize(
