@@ -2,9 +2,10 @@
 
 Parameters are counted on the real network, built on the meta device. Everything else is a model of it:
 
-- **Memory** of weights and optimiser in mixed precision: 2 bytes a weight, and for each trained one 2 of gradient and 12
-  of float32 master weight and Adam moments; shared by the ranks as ZeRO does (stage 1 the 12, stage 2 also the gradients,
-  stage 3 also the weights, frozen ones too). Activations: 34 bytes per token, layer and unit of width (Korthikanti et
+- **Memory** of weights and optimiser. At stage 0 all is float32 and bf16 is autocast: 4 bytes a weight, frozen or not, and for each
+  trained one 4 of gradient and 8 of Adam moments, and 4 more on several ranks, which sum a flat copy of the gradients. Under ZeRO
+  weights are bf16: 2 bytes each, and for each trained one 2 of gradient and 12 of float32 master weight and Adam moments; shared by
+  the ranks as ZeRO does (stage 1 the 12, stage 2 also the gradients, stage 3 also the weights, frozen ones too). Activations: 34 bytes per token, layer and unit of width (Korthikanti et
   al. 2022, section 4.1, attention recomputed), or under gradient checkpointing 2 and one layer's 34. Buffers and fragmentation are not in it.
 - **Operations**: 2 per weight and token forward; backward 2 more where something before is trained, and 2 more where the
   weight itself is. The head counts at supervised positions. What checkpointing computes twice is not counted: MFU measures use.
@@ -28,7 +29,9 @@ from pipelines.systems.recipe import Source, System, Training
 TARGET_MFU = 0.4
 """What the trainer aims at on an A100 or H100; not measured here."""
 WEIGHT, GRADIENT, OPTIMISER = 2, 2, 12
-"""Bytes per parameter."""
+"""Bytes per parameter under ZeRO."""
+FLOAT32, MOMENTS = 4, 8
+"""Bytes of a float32 number, and of a parameter's two Adam moments."""
 ACTIVATION, KEPT = 34, 2
 """Bytes per token, layer and unit of width: all of a layer's activations, or its input alone."""
 SUPERVISED = {"pretraining": 0.8, "tuning": 0.5}
@@ -232,8 +235,11 @@ def _rows(training: Training, name: str, tokens: int, gpus: int) -> _Rows:
 
 
 def zero_bytes(parameters: int, trained: int, ranks: int, stage: int) -> float:
-    """Bytes per GPU of weights, gradients and optimiser under a ZeRO stage (Rajbhandari et al. 2020, section 5)."""
-    optimiser = trained * OPTIMISER / (ranks if stage >= 1 else 1)
+    """Bytes per GPU of weights, gradients and optimiser under a ZeRO stage (Rajbhandari et al. 2020, section 5); at stage 0, in float32."""
+    if stage == 0:
+        copies = 2 if ranks > 1 else 1
+        return parameters * FLOAT32 + trained * (FLOAT32 * copies + MOMENTS)
+    optimiser = trained * OPTIMISER / ranks
     gradients = trained * GRADIENT / (ranks if stage >= 2 else 1)
     weights = parameters * WEIGHT / (ranks if stage >= 3 else 1)
     return optimiser + gradients + weights

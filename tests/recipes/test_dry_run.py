@@ -53,11 +53,31 @@ def test_parrots_parameters_are_those_of_its_parts() -> None:
 
 def test_zero_shares_what_its_stages_share() -> None:
     assert [zero_bytes(100, 40, 4, stage) for stage in range(4)] == [
-        100 * 2 + 40 * 2 + 40 * 12,
+        # Float32 weights, their gradients and what sums these, two moments.
+        100 * 4 + 40 * (4 + 4 + 8),
         100 * 2 + 40 * 2 + 40 * 12 / 4,
         100 * 2 + 40 * 2 / 4 + 40 * 12 / 4,
         100 * 2 / 4 + 40 * 2 / 4 + 40 * 12 / 4,
     ]
+    assert zero_bytes(100, 40, 1, 0) == 100 * 4 + 40 * (4 + 8)
+
+
+def test_without_zero_a_gpu_holds_what_the_engine_holds() -> None:
+    """Weights, gradients and moments of the engine itself, after a step."""
+    from pipelines.training.engine import PlainEngine, join_group
+    from pipelines.training.spec import Optimisation
+
+    join_group()
+    network = torch.nn.ModuleDict({"visual": torch.nn.Linear(8, 8), "language_model": torch.nn.Linear(8, 4)})
+    optimisation = Optimisation(steps=1, learning_rates={"visual": 1e-3}, precision="bf16", zero_stage=0)
+    engine = PlainEngine(network, optimisation)
+    network["language_model"](network["visual"](torch.ones(2, 8))).sum().backward()
+    held = [*network.parameters(), *(one.grad for one in network.parameters() if one.grad is not None)]
+    engine.optimizer.step()
+    held += [value for state in engine.optimizer.state.values() for value in state.values() if value.ndim]
+
+    everything, trained = 8 * 9 + 4 * 9, 8 * 9
+    assert sum(one.numel() * one.element_size() for one in held) == zero_bytes(everything, trained, 1, 0)
 
 
 def test_operations_are_those_that_pytorch_counts() -> None:
