@@ -7,6 +7,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from models.weights import INDEX_FILE, WEIGHTS_FILE, WeightsError, read_json, require
@@ -63,3 +64,9 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str | 
             where=where,
             remedy="the config and the weights must come from the same model",
         ) from error
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let the weights be of another type, in place. Buffers stay: rounded, rotary frequencies would put words elsewhere."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)

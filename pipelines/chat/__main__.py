@@ -63,6 +63,12 @@ def arguments() -> argparse.Namespace:
     add("--repetition-penalty", type=float, metavar="X", help="above 1: the answer repeats itself less")
     add("--temperature", type=float, default=0.0, metavar="T", help="above 0: tokens are drawn, not chosen")
     add("--seed", type=int, default=0, help="of the draws")
+    add(
+        "--dtype",
+        choices=("auto", "bfloat16", "float32"),
+        default="auto",
+        help="of the weights; auto: bfloat16 on a GPU, half of the memory and as the model was trained, else float32",
+    )
     return parser.parse_args()  # fmt: skip
 
 
@@ -94,7 +100,7 @@ def talk(told: argparse.Namespace) -> None:
     # What can be wrong is looked at before gigabytes of weights are.
     images = [open_image(path) for path in told.image]
     folder_of(told.model)
-    model = load(told.model)
+    model = load(told.model, told.dtype)
     torch.manual_seed(told.seed)
     generation = generation_for(
         model,

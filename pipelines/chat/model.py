@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from models import vision_language
 from models.backbone import CONFIG_FILE
 from models.chat_folder import LANGUAGE_FOLDER
 from models.generation import read_generation
+from models.tensors import cast
 from models.vision_language import VISION_CONFIG_FILE, VisionLanguageModel
 from models.weights import WeightsError
 from pipelines.answer.answerer import device
@@ -18,18 +20,26 @@ from pipelines.errors import BadInput
 from pipelines.lake import location, manifest
 
 NEEDED = (VISION_CONFIG_FILE, f"{LANGUAGE_FOLDER}/{CONFIG_FILE}")
+AUTO = "auto"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 REMEDY = "give the table of a pretrained or tuned model, such as data/quickstart/finetuned/blend"
 
 
-def load(path: Path) -> VisionLanguageModel:
-    """The model, on the GPU where there is one.
+def load(path: Path, dtype: str = AUTO) -> VisionLanguageModel:
+    """The model, on the GPU where there is one; its weights of a type of `DTYPES`, or in bf16 on a GPU and as they are on a CPU.
 
     Raises:
         BadInput: there is no such folder, it holds no model of this project, or a file of it does not fit.
     """
     folder = folder_of(path)
+    where = device()
+    if dtype == AUTO:
+        dtype = "bfloat16" if where.type == "cuda" else "float32"
     try:
-        return vision_language.load(folder).to(device())
+        model = vision_language.load(folder)
+        # Before it moves: a GPU may have no room for it twice as large.
+        cast(model, DTYPES[dtype])
+        return model.to(where)
     except (WeightsError, SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise BadInput(
             f"the model cannot be loaded: {error}",

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipelines.chat.languages import language_of
 from pipelines.chat.model import load
@@ -158,3 +159,27 @@ def test_bad_input_ends_with_42_and_says_where(model_table: Path, tmp_path: Path
     with pytest.raises(BadInput, match="no language 'tlh'") as refused:
         language_of("tlh")
     assert "zh" in refused.value.remedy
+
+
+def test_the_weights_type_is_chosen_and_frequencies_of_positions_stay_exact(model_table: Path) -> None:
+    weights = {
+        told: {one.dtype for one in load(model_table, told).parameters()}
+        for told in ("auto", "float32", "bfloat16")
+    }
+    assert weights == {
+        "auto": {torch.bfloat16 if torch.cuda.is_available() else torch.float32},
+        "float32": {torch.float32},
+        "bfloat16": {torch.bfloat16},
+    }
+    exact, half = (dict(load(model_table, told).named_buffers()) for told in ("float32", "bfloat16"))
+    assert any("inv_freq" in name for name in exact)
+    assert all(torch.equal(half[name], value) for name, value in exact.items())
+
+
+def test_a_model_in_bf16_answers(model_table: Path, pictures: list[Path]) -> None:
+    done = chat(
+        "--model", model_table, "--image", pictures[0], *FEW, "--dtype", "bfloat16", "--ask", "What is in the picture?"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert chat("--model", model_table, "--dtype", "float64").returncode == 2
