@@ -61,6 +61,8 @@ class Chat(Protocol):
     pad_id: int
     end_id: int
     """Ends an answer."""
+    learns_every_answer: bool
+    """Whether all answers of a conversation are supervised; else the last alone, and the others are its context."""
 
     def encode(self, turns: Sequence[Turn], *, images: int = 0, context: str = "") -> Encoded:
         """The conversation; the last turn may be without its answer, which the model will give."""
@@ -73,6 +75,8 @@ class Chat(Protocol):
 
 class TemplateChat:
     """A named template over a `tokenizers` tokenizer."""
+
+    learns_every_answer = True
 
     def __init__(
         self, tokenizer: Tokenizer, template: Name, *, system: str = "", image_tokens: int = 0

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from models.cpm_bee_layout import END, PAD, SUB, Layout, distance_bucket, layout_of, segment_bucket, visible
 from models.cpm_bee_search import Cache, Decoding, best_answer
@@ -174,8 +175,8 @@ class FeedForwardBlock(nn.Module):
         return added
 
 
-class Block(nn.Module):
-    """One layer."""
+class Block(GradientCheckpointingLayer):
+    """One layer; a trainer may have it compute its activations twice."""
 
     def __init__(self, config: CpmBeeConfig) -> None:
         super().__init__()

@@ -104,6 +104,7 @@ class CpmBeeChat:
     image_id = IMAGE_PLACE
     pad_id = PAD
     end_id = END
+    learns_every_answer = False
 
     def __init__(self, tokenizer: CpmBeeTokenizer, *, image_tokens: int) -> None:
         """`image_tokens`: visual tokens per image."""

@@ -86,6 +86,10 @@ class Supervision:
             self.places.to(device, non_blocking=True), self.targets.to(device, non_blocking=True)
         )
 
+    def pin_memory(self) -> Supervision:
+        """The same where a GPU copies from while it works."""
+        return Supervision(self.places.pin_memory(), self.targets.pin_memory())
+
 
 def supervision_of(labels: Tensor) -> Supervision:
     """The supervised tokens of `labels` (rows, tokens): those that are not -100, the first of a row never."""

@@ -9,7 +9,7 @@ either of which would silently let one sample see another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ IMPLEMENTATION = "packed"
 """Name under which transformers' models find this attention."""
 LIKE_LENGTH = 0.65
 """Samples at least this share as long as the longest beside them: padding costs its square, a group some kernel calls."""
+
+
+class PackingError(ValueError):
+    """The language model attends in a way that packed rows are not computed in here."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,16 @@ class Packing:
 
     def to(self, device: torch.device) -> Packing:
         """The same packing on a device."""
+        return self._with(lambda one: one.to(device, non_blocking=True))
 
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+    def pin_memory(self) -> Packing:
+        """The same packing where a GPU copies from while it works."""
+        return self._with(Tensor.pin_memory)
 
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Packing:
         return Packing(
-            self.lengths, moved(self.positions), moved(self.segments), moved(self.bounds),
-            tuple(moved(group) for group in self.beside), moved(self.back),
+            self.lengths, change(self.positions), change(self.segments), change(self.bounds),
+            tuple(map(change, self.beside)), change(self.back),
         )  # fmt: skip
 
 
@@ -88,10 +95,20 @@ def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def use_packed_attention(model: nn.Module) -> None:
-    """Let every transformers model in `model` attend by this module; rows without a packing are causal."""
+def use_packed_attention(model: nn.Module, longest: int | None) -> None:
+    """Let the transformers model in `model` attend by this module; rows without a packing are causal.
+
+    Raises:
+        PackingError: it looks back over fewer tokens than the `longest` sample may have.
+    """
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
+            config: Any = module.config
+            window: int | None = getattr(config, "sliding_window", None)
+            kinds = getattr(config, "layer_types", None)
+            slides = kinds is None or "sliding_attention" in kinds
+            if slides and window is not None and longest is not None and longest > window:
+                raise PackingError(f"its layers look back over sliding_window = {window} tokens")
             module.set_attn_implementation(IMPLEMENTATION)
             return
 
@@ -112,12 +129,16 @@ def packed_arguments(packing: Packing | None) -> dict[str, Any]:
 
 def packed_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *,
-    scaling: float, packing: Packing | None = None, **_: Any,
+    scaling: float, packing: Packing | None = None, **settings: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Causal attention within each sample of a packed row, or within each row where nothing is packed.
 
     query (rows, heads, tokens, d), key and value with as many heads or fewer -> (rows, tokens, heads, d).
+
+    Raises:
+        PackingError: the model asks for an attention of another kind.
     """
+    _refuse(module, settings, key.shape[2] if packing is None else packing.longest)
     if packing is None:
         shared = query.shape[1] != key.shape[1]
         attended = nn.functional.scaled_dot_product_attention(
@@ -127,6 +148,20 @@ def packed_attention(
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         return _by_kernel(query, key, value, packing, scaling), None
     return _beside_each_other(query, key, value, packing, scaling), None
+
+
+OTHER_KINDS = ("s_aux", "softcap", "dropout")
+"""What models give transformers' attention beside the scaling: attention sinks, capped scores, dropout of weights."""
+
+
+def _refuse(module: nn.Module, settings: Mapping[str, Any], longest: int) -> None:
+    for name in OTHER_KINDS:
+        asked = settings.get(name)
+        if asked is not None and (isinstance(asked, Tensor) or asked):
+            raise PackingError(f"{type(module).__name__} asks for {name}")
+    window = settings.get("sliding_window")
+    if window is not None and longest > window:
+        raise PackingError(f"{type(module).__name__} looks back over sliding_window = {window} tokens")
 
 
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float) -> Tensor:

@@ -22,7 +22,6 @@ from models.chat_folder import LANGUAGE_FOLDER, Vocabulary, make_chat
 from models.chat_template import Chat, Name
 from models.cpm_bee import MOST_TOKENS, CpmBee
 from models.language_model import Supervision, supervised_losses
-from models.multilingual_moe import MultilingualMoE
 from models.packing import Packing
 from models.preprocessing import normalise, preprocess
 from models.visual import (
@@ -94,7 +93,7 @@ class VisionLanguageModel(nn.Module):
 
     def embed(
         self, ids: Tensor, seen: Tensor | None, *, labels: Tensor | None = None,
-        position_ids: Tensor | None = None,
+        position_ids: Tensor | None = None, blank: bool = False,
     ) -> Tensor:  # fmt: skip
         """Word embeddings (rows, tokens, width), with the states of the images in their places.
 
@@ -102,6 +101,8 @@ class VisionLanguageModel(nn.Module):
             ids: (rows, tokens).
             seen: what `visual` gave, (images, states, width), in the order in which the images stand in the batch.
             labels, position_ids: as for `forward`; they tell an image's own prompt where experts are routed by it.
+            blank: `seen` is of one image that stands nowhere: the embeddings are the words', and all visual weights have
+                part in them, with gradients of zero.
         """
         places = torch.eq(ids, self.image_id)
         words = self.language_model.get_input_embeddings()(ids.masked_fill(places, 0))
@@ -109,12 +110,16 @@ class VisionLanguageModel(nn.Module):
             return words
         moe = self.visual.moe
         if moe is not None:
-            mask = prompts_of_images(
-                ids, places, self.pad_id, self.image_tokens,
-                labels=labels, position_ids=position_ids, guide=moe.config.guide,
+            mask = (
+                places.new_zeros(1, ids.numel())
+                if blank
+                else prompts_of_images(
+                    ids, places, self.pad_id, self.image_tokens,
+                    labels=labels, position_ids=position_ids, guide=moe.config.guide,
+                )
             )  # fmt: skip
             seen, weights = moe(seen, words.flatten(0, 1), mask)
-            self.routing = weights.detach()
+            self.routing = None if blank else weights.detach()
         return words.masked_scatter(places.unsqueeze(-1), self.visual.placed(seen).to(words.dtype))
 
     def forward(
@@ -130,28 +135,15 @@ class VisionLanguageModel(nn.Module):
             packing: where the samples of a packed row lie, which then don't see each other. None: a row is a sample.
             supervision: where `labels` are supervised, if that is known already.
         """
+        # In training the same modules run in the same order on every rank, on a blank image where a rank has none: ranks
+        # fetch weights (ZeRO-3, frozen ones too) and exchange gradients together, and would wait for each other for ever.
+        blank = pixels is None and self.training
+        if blank:
+            pixels = torch.zeros(1, 3, self.visual.image_size, self.visual.image_size, device=ids.device)
         seen = None if pixels is None else self.visual(pixels)
         position_ids = None if packing is None else packing.positions
-        embeddings = self.embed(ids, seen, labels=labels, position_ids=position_ids)
-        if pixels is None and self.training:
-            embeddings = embeddings + self._idle_visual(embeddings)
+        embeddings = self.embed(ids, seen, labels=labels, position_ids=position_ids, blank=blank)
         return supervised_losses(self.language_model, embeddings, labels, packing, supervision, ids)
-
-    def _idle_visual(self, embeddings: Tensor) -> Tensor | float:
-        """Nothing, made of every trained visual weight.
-
-        A rank whose samples are all text would otherwise leave out the exchange of these weights'
-        gradients, for which the other ranks wait.
-        """
-        if not any(parameter.requires_grad for parameter in self.visual.parameters()):
-            return 0.0
-        size = self.visual.image_size
-        blank = torch.zeros(1, 3, size, size, device=embeddings.device)
-        seen = self.visual(blank)
-        if isinstance(self.visual.moe, MultilingualMoE):
-            words = embeddings.flatten(0, 1)[:1]
-            seen, _ = self.visual.moe(seen, words, torch.ones(1, 1, dtype=torch.bool, device=words.device))
-        return 0.0 * seen.sum().to(embeddings.dtype)
 
     @torch.inference_mode()
     def see(self, images: Sequence[Image.Image], *, batch_size: int = 256) -> Tensor:

@@ -30,7 +30,7 @@ def run(spec: FinetuneSpec, work: Work, progress: Progress) -> Outcome:
     texts = InstructionTexts(shards, model.chat)
     samples = ShardSamples(shards, texts, model.visual.preprocess, model.visual.image_size)
     trained = train(
-        model.train(), samples, pad=model.pad_id, optimisation=spec.optimisation,
+        model, samples, pad=model.pad_id, optimisation=spec.optimisation,
         work=work, progress=progress, what="instruction tuning",
         plan=plan_for(spec.plan, {INSTRUCTIONS: spec.instructions}),
         held_out=held_out_captions(
@@ -45,6 +45,7 @@ def run(spec: FinetuneSpec, work: Work, progress: Progress) -> Outcome:
     metrics = {
         **trained.metrics,
         "samples_by_language": dict(sorted(languages.items())),
+        "answers_not_learned": sum(map(texts.answers_not_learned, range(len(shards)))),
         LICENSES: licenses([spec.pretrained, spec.instructions]),
         BASE: manifest.read(spec.pretrained).metrics.get(BASE, {}),
     }

@@ -20,6 +20,7 @@ from PIL import Image
 from models.vision_language import VisionLanguageModel
 from pipelines.lake import manifest
 from pipelines.training.engine import Engine
+from pipelines.training.modes import evaluating
 from pipelines.training.planning import HELD_OUT_FILE
 from pipelines.training.samples import Sample, collate
 
@@ -52,10 +53,13 @@ def pivot_gap(engine: Engine, held_out: HeldOut, *, pad: int) -> dict[str, float
     """`likelihood: <language>` in nats per token, and `pivot gap: <language>`; all ranks call it together."""
     languages = sorted({sample.group for sample in held_out.samples})
     mine = list(held_out.samples)[engine.rank :: engine.ranks]
-    batch = collate(mine, pad=pad, groups=languages, packed=bool(mine)).to(engine.device)
-    losses = engine.forward(batch).double()
+    # A rank without any computes the first, and does not count it: under ZeRO-3 all ranks fetch the weights together.
+    batch = collate(mine or held_out.samples[:1], pad=pad, groups=languages, packed=True).to(engine.device)
+    with evaluating(engine.model):
+        losses = engine.forward(batch).double()
+    counted = torch.full_like(losses, float(bool(mine)))
     sums = torch.zeros(len(languages), 2, dtype=torch.float64, device=engine.device)
-    sums.index_add_(0, batch.groups, torch.stack((losses, torch.ones_like(losses)), dim=1))
+    sums.index_add_(0, batch.groups, torch.stack((losses * counted, counted), dim=1))
     dist.all_reduce(sums)
     means = {name: -total / tokens for name, (total, tokens) in zip(languages, sums.tolist(), strict=True)}
     figures = {f"likelihood: {name}": value for name, value in means.items()}

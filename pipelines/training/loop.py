@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from models.packing import use_packed_attention
+from models.packing import PackingError, use_packed_attention
 from pipelines.errors import BadInput, Interrupted
 from pipelines.progress import Progress
 from pipelines.stage import Work
@@ -20,6 +22,7 @@ from pipelines.training.account import Account
 from pipelines.training.engine import digest_of, join_group, make_engine
 from pipelines.training.gap import HeldOut, pivot_gap
 from pipelines.training.loader import StepBatches, load_ahead
+from pipelines.training.modes import training_mode
 from pipelines.training.order import Order, PoolOfLikes, make_order
 from pipelines.training.plan import PackPlan, make_plan
 from pipelines.training.samples import Samples, measure
@@ -58,9 +61,11 @@ def train(
     if plan is None:
         plan = _plan_of(samples, optimisation)
     if plan.packed:
-        use_packed_attention(model)
+        with _packing_refused():
+            use_packed_attention(model, optimisation.pack_tokens)
     fits = {"data plan": plan.digest, "frozen weights": frozen_digest(model, optimisation)}
     engine = make_engine(speed_up(model, optimisation), optimisation)
+    training_mode(model)
     frozen_before = digest_of(engine.frozen_parameters())
     first = resume(engine, work, fits, progress)
     account = Account(engine, plan, optimisation, work, progress, first)
@@ -85,7 +90,8 @@ def train(
             torch.manual_seed(_step_seed(optimisation.seed, step, rank))
             engine.set_rate(account.rate_share(step))
             for batch in micro_batches:
-                losses = engine.forward(batch)
+                with _packing_refused():
+                    losses = engine.forward(batch)
                 account.count(batch, losses)
                 # Divided by the whole batch's tokens, which the plan knows: no rank asks another.
                 engine.backward(losses.sum() / plan.supervised(step))
@@ -110,6 +116,19 @@ def train(
         account.figures.close()
     dist.barrier()
     return Trained(weights, metrics)
+
+
+@contextmanager
+def _packing_refused() -> Iterator[None]:
+    """In a person's words, where a language model cannot be trained on packed rows."""
+    try:
+        yield
+    except PackingError as error:
+        raise BadInput(
+            f"this language model cannot be trained on packed rows: {error}",
+            where="optimisation.pack_tokens",
+            remedy="leave pack_tokens out, and rows are padded; or, where it is a window, let pack_tokens not exceed it",
+        ) from error
 
 
 def _plan_of(samples: Samples, optimisation: Optimisation) -> PackPlan:

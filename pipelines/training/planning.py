@@ -65,9 +65,16 @@ def run(spec: PlanSpec, work: Work, progress: Progress) -> Outcome:
     )  # fmt: skip
     pq.write_table(pa.Table.from_pylist(held_out, HELD_OUT), work.out / HELD_OUT_FILE)
     plan = read_plan(work.out / PLAN_FILE)
+    metrics = _metrics(spec, plan, measures, sources)
+    if isinstance(texts, InstructionTexts):
+        metrics["answers_not_learned"] = left = sum(texts.answers_not_learned(one) for one in kept.tolist())
+        if left:
+            progress.say(
+                f"{left:,} answers before the last of their conversation are context, and not learned"
+            )
     return Outcome(
         ledger=Ledger(rows_in=len(shards), kept=len(kept), dropped=dict(sorted(dropped.items()))),
-        metrics=_metrics(spec, plan, measures, sources),
+        metrics=metrics,
         rows={PLAN_FILE: plan.table.num_rows, HELD_OUT_FILE: len(held_out)},
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -83,6 +83,19 @@ class Batch:
             self.image_groups.to(device, non_blocking=True),
             self.tokens,
             self.images,
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch where a GPU copies from while it works; a `DataLoader` calls it by this name."""
+        return replace(
+            self,
+            ids=self.ids.pin_memory(),
+            labels=self.labels.pin_memory(),
+            pixels=None if self.pixels is None else self.pixels.pin_memory(),
+            packing=None if self.packing is None else self.packing.pin_memory(),
+            supervision=self.supervision.pin_memory(),
+            groups=self.groups.pin_memory(),
+            image_groups=self.image_groups.pin_memory(),
         )
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pipelines.errors import BadInput
+from pipelines.training.modes import compute_activations_twice
 from pipelines.training.spec import Optimisation
 
 
@@ -16,15 +17,15 @@ def speed_up(model: nn.Module, optimisation: Optimisation) -> nn.Module:
     """Turn on what the recipe asks for, in place; return the model.
 
     Raises:
-        BadInput: fused kernels are asked for where they cannot run.
+        BadInput: fused kernels are asked for where they cannot run, or activations twice of a model that cannot.
     """
+    if optimisation.activation_checkpointing:
+        compute_activations_twice(model)
     for part in model.modules():
         if not isinstance(part, PreTrainedModel):
             continue
         if optimisation.fused_kernels:
             _use_liger(part)
-        if optimisation.activation_checkpointing:
-            part.gradient_checkpointing_enable({"use_reentrant": False})
         if optimisation.compile:
             for layer in part.model.layers:
                 layer.compile()

@@ -120,6 +120,10 @@ class InstructionTexts:
     def images(self, index: int) -> int:
         return self._shards.images(index)
 
+    def answers_not_learned(self, index: int) -> int:
+        """Answers of a conversation that are its context alone, where the template has the last one learned only."""
+        return 0 if self._chat.learns_every_answer else len(self._shards.document(index)["turns"]) - 1
+
     def languages(self, index: int) -> list[str]:
         """The languages of a conversation's turns."""
         return sorted({turn["language"] for turn in self._shards.document(index)["turns"]})

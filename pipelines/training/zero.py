@@ -15,6 +15,9 @@ from pipelines.training.engine import WEIGHT, Engine, Fragment, Stepped, Stored
 from pipelines.training.samples import Batch
 from pipelines.training.spec import Optimisation
 
+PERSISTENT_ELEMENTS = 100_000
+"""Parameters no larger than this stay whole on every rank under ZeRO-3: fetching them costs more than keeping them."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -57,6 +60,7 @@ class ZeroEngine(Engine):
                 # Overlapping changed gradients in several releases, and hides nothing on a CPU.
                 "overlap_comm": False,
                 "contiguous_gradients": True,
+                "stage3_param_persistence_threshold": PERSISTENT_ELEMENTS,
             },
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1_000_000_000,

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from models.language_model import supervised_losses
-from models.packing import IMPLEMENTATION, pack, packed_arguments
+from models.packing import IMPLEMENTATION, PackingError, pack, packed_arguments, use_packed_attention
 
 LENGTHS = (5, 1, 12, 7)
 CPU_PATHS = ["eager", "sdpa", "flex_attention", IMPLEMENTATION]
@@ -109,3 +120,57 @@ def test_the_fused_kernels_part_samples_too(attention: str) -> None:
     for part, alone in zip(together.split(LENGTHS, dim=1), embeddings.split(LENGTHS, dim=1), strict=True):
         expected = network.model(inputs_embeds=alone, use_cache=False).last_hidden_state
         assert torch.allclose(part, expected, atol=5e-2)
+
+
+def small(config: type[PreTrainedConfig], **more: Any) -> Any:
+    shape = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0,
+    }  # fmt: skip
+    return AutoModelForCausalLM.from_config(config(**{**shape, **more}))
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        (MistralConfig, {"sliding_window": 8}),
+        (Phi3Config, {"sliding_window": 8}),
+        (Gemma3TextConfig, {"sliding_window": 8}),
+        (Qwen2Config, {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}),
+    ],
+)
+def test_a_window_shorter_than_a_sample_may_be_is_refused_before_training(
+    config: type[PreTrainedConfig], more: dict[str, Any]
+) -> None:
+    with pytest.raises(PackingError, match="sliding_window = 8"):
+        use_packed_attention(small(config, **more), 9)
+
+    # Of samples that fit into it, nothing is out of any token's sight.
+    fitting = small(config, **more)
+    use_packed_attention(fitting, 8)
+    fitting.model(inputs_embeds=row()[:, :8], use_cache=False, **packed_arguments(pack((8,))))
+
+
+def test_a_window_that_no_layer_uses_is_no_hindrance() -> None:
+    use_packed_attention(small(Qwen2Config, sliding_window=8), 9)
+    use_packed_attention(
+        small(Qwen2Config, use_sliding_window=True, sliding_window=8, max_window_layers=2), 9
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "said"),
+    [
+        (MistralConfig, {"sliding_window": 8}, "sliding_window = 8"),
+        (GptOssConfig, {"sliding_window": None, "num_local_experts": 2, "num_experts_per_tok": 1}, "s_aux"),
+        (Gemma2Config, {"attn_logit_softcapping": 50.0}, "softcap"),
+        (Qwen2Config, {"attention_dropout": 0.1}, "dropout"),
+    ],
+)
+def test_attention_of_another_kind_is_never_passed_over(
+    config: type[PreTrainedConfig], more: dict[str, Any], said: str
+) -> None:
+    network = small(config, **more).train()
+    network.set_attn_implementation(IMPLEMENTATION)
+    with pytest.raises(PackingError, match=said):
+        network.model(inputs_embeds=row(), use_cache=False, **packed_arguments(pack(LENGTHS)))

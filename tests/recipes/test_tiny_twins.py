@@ -164,6 +164,9 @@ def test_a_tiny_twin_is_pretrained_tuned_and_asked(
         system.pretraining.learning_rates, start
     )
     assert changed(weights(middle), weights(end)) == expected_parts(system.tuning.learning_rates, start)
+    # Each of the twelve conversations has two answers; of CPM-Bee's, the first is context.
+    bee = system.architecture.language_model.architecture["model_type"] == "cpm_bee"
+    assert manifest.read(tmp_path / "tuned").metrics["answers_not_learned"] == (12 if bee else 0)
     images = [draw(scene) for scene in draw_scenes(2, seed=9)]
     answers = end.answer(
         images, ["Describe the picture."] * 2, max_new_tokens=3, beams=system.inference.beams

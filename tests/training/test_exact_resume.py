@@ -1,7 +1,7 @@
 """No kill, stop or change of ranks changes what a training computes.
 
 Guarantees: killed by SIGKILL at a random step and started again, parameters, optimiser state, schedule, losses and
-gradient norms are those of the undisturbed run to the bit, under ZeRO-2 and ZeRO-3. On another number of ranks, and
+gradient norms are those of the undisturbed run to the bit, under ZeRO-2 and ZeRO-3, in float32 and in bf16. On another number of ranks, and
 under another ZeRO stage, parameters and optimiser state are taken over to the bit. SIGTERM saves and exits with its own
 code. A checkpoint is of its data plan and its frozen weights, and holds trained parts only.
 """
@@ -23,6 +23,12 @@ from pipelines.training.checkpoint import StoredFragments
 from tests.training.ranks import SHAPE, STEPS, curve, launch, weights
 
 STAGES = (2, 3)
+IN_BF16: dict[str, Any] = {"precision": "bf16"}
+"""As on a GPU: weights in bf16, of which the checkpoint's float32 masters must give the same again."""
+KINDS: dict[str, tuple[int, dict[str, Any]]] = {
+    "2": (2, {}), "3": (3, {}), "2-bf16": (2, IN_BF16), "3-bf16": (3, IN_BF16),
+}  # fmt: skip
+"""ZeRO stage, and what else a run is told."""
 SAME = ("loss", "gradient_norm", "learning_rate", "supervised_tokens", "loss: toy/en", "loss: toy/zh")
 
 
@@ -34,13 +40,17 @@ def told(stage: int, **more: Any) -> dict[str, Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two ranks: undisturbed, and killed or stopped at a random step."""
     folder = tmp_path_factory.mktemp("runs")
-    runs = [{"folder": folder / f"whole-{stage}", "optimisation": told(stage)} for stage in STAGES]
+    runs = [
+        {"folder": folder / f"whole-{kind}", "optimisation": told(stage, **more)}
+        for kind, (stage, more) in KINDS.items()
+    ]
     assert launch(folder, 2, *runs) == [0, 0], (folder / "log-0.txt").read_text()[-3000:]
-    for stage in STAGES:
+    for kind, (stage, more) in KINDS.items():
         # After the first checkpoint, so that there is something to go on from.
         kill_at = random.randint(3, STEPS - 1)
-        run = {"folder": folder / f"killed-{stage}", "optimisation": told(stage), "kill_at": kill_at}
-        assert launch(folder / f"killed-{stage}", 2, run, alone=True)[0] == -9
+        run = {"folder": folder / f"killed-{kind}", "optimisation": told(stage, **more), "kill_at": kill_at}
+        assert launch(folder / f"killed-{kind}", 2, run, alone=True)[0] == -9
+    for stage in STAGES:
         shutil.copytree(folder / f"killed-{stage}", folder / f"damaged-{stage}")
         for ranks in (1, 3):
             shutil.copytree(folder / f"killed-{stage}", folder / f"killed-{stage}-on-{ranks}")
@@ -54,7 +64,8 @@ def resumed(folder: Path) -> Path:
     file = newest / "rank-00000.safetensors"
     file.write_bytes(file.read_bytes()[:200])
     runs: list[dict[str, Any]] = [
-        {"folder": folder / f"killed-{stage}", "optimisation": told(stage)} for stage in STAGES
+        {"folder": folder / f"killed-{kind}", "optimisation": told(stage, **more)}
+        for kind, (stage, more) in KINDS.items()
     ]
     runs.append({"folder": folder / "damaged-2", "optimisation": told(2)})
     assert launch(folder / "resumed", 2, *runs) == [0, 0], (folder / "resumed/log-0.txt").read_text()[-3000:]
@@ -77,9 +88,9 @@ def same_tensors(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) 
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize("run", ["killed-2", "killed-3", "damaged-2"])
+@pytest.mark.parametrize("run", [*(f"killed-{kind}" for kind in KINDS), "damaged-2"])
 def test_a_killed_run_goes_on_to_the_same_bits(run: str, resumed: Path) -> None:
-    undisturbed = resumed / f"whole-{run[-1]}"
+    undisturbed = resumed / f"whole-{run.partition('-')[2]}"
     # The damaged run may have had no other checkpoint: then it starts anew.
     if not run.startswith("damaged"):
         assert "goes on from step" in (resumed / run / "said.txt").read_text()

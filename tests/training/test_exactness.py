@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,11 +26,15 @@ NO_GRADIENT = "qkv.bias"
 """A third of it shifts all of a row's scores alike: its gradient is rounding, which Adam blows up."""
 
 
-def in_plain_pytorch(optimisation: Optimisation) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
+def in_plain_pytorch(
+    optimisation: Optimisation, *, experts: bool
+) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
     """Losses, gradient norms and weights of a training written out: one batch, padded rows, no ranks."""
-    model, samples = Toy().train(), ToySamples()
+    model, samples = Toy(experts=experts).train(), ToySamples()
     order = make_order({"all": np.arange(len(samples))}, None, optimisation.seed)
     rates = optimisation.learning_rates
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.split(".")[0] in rates)
     optimizer = torch.optim.AdamW(
         [{"params": list(getattr(model, part).parameters()), "lr": rate} for part, rate in rates.items()],
         betas=optimisation.betas, weight_decay=optimisation.weight_decay,
@@ -54,11 +59,23 @@ def in_plain_pytorch(optimisation: Optimisation) -> tuple[list[float], list[floa
     return losses, norms, {name: value.detach() for name, value in model.named_parameters()}
 
 
-CASES = {
-    f"stage {stage}, {ranks} ranks, {rows} rows": {"zero_stage": stage, "pack_tokens": tokens}
-    for stage, ranks, rows, tokens in [
-        (0, 2, 1, 96), (0, 2, 3, 16), (1, 2, 3, 16), (2, 2, 1, 96), (2, 2, 3, 16), (3, 2, 1, 96), (3, 2, 3, 16),
-    ]
+LANGUAGE_ONLY = {"learning_rates": {"language_model": 3e-3}}
+CASES: dict[str, dict[str, Any]] = {
+    f"stage {stage}, {rows} rows": {"optimisation": {"zero_stage": stage, "pack_tokens": tokens}}
+    for stage, rows, tokens in [(0, 1, 96), (0, 3, 16), (1, 3, 16), (2, 1, 96), (2, 3, 16), (3, 1, 96), (3, 3, 16)]
+} | {
+    # No parameter is small enough to stay: each is fetched by all ranks together, whatever their rows hold.
+    "stage 3, every weight fetched": {
+        "persistent": 0, "held_out": True, "optimisation": {"zero_stage": 3, "pack_tokens": 16},
+    },
+    "stage 3, every weight fetched, experts": {
+        "persistent": 0, "experts": True, "optimisation": {"zero_stage": 3, "pack_tokens": 16},
+    },
+    "stage 3, every weight fetched, frozen visual module": {
+        "persistent": 0, "optimisation": {"zero_stage": 3, "pack_tokens": 16, **LANGUAGE_ONLY},
+    },
+    "stage 2, experts": {"experts": True, "optimisation": {"zero_stage": 2, "pack_tokens": 16}},
+    "stage 2, frozen visual module": {"optimisation": {"zero_stage": 2, "pack_tokens": 16, **LANGUAGE_ONLY}},
 }  # fmt: skip
 
 
@@ -66,14 +83,17 @@ CASES = {
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every case, trained by two ranks one after another."""
     folder = tmp_path_factory.mktemp("trained")
-    runs = [{"folder": folder / name, "optimisation": told} for name, told in CASES.items()]
+    runs = [{"folder": folder / name, **told} for name, told in CASES.items()]
     assert launch(folder, 2, *runs) == [0, 0], (folder / "log-0.txt").read_text()[-3000:]
     return folder
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_zero_stage_gives_the_norms_and_weights_of_plain_pytorch(name: str, trained: Path) -> None:
-    losses, norms, expected = in_plain_pytorch(Optimisation(**{**SHAPE, **CASES[name]}))
+    case = CASES[name]
+    losses, norms, expected = in_plain_pytorch(
+        Optimisation(**{**SHAPE, **case["optimisation"]}), experts=case.get("experts", False)
+    )
 
     rows = curve(trained / name)
 
@@ -82,6 +102,21 @@ def test_every_zero_stage_gives_the_norms_and_weights_of_plain_pytorch(name: str
     for parameter, value in weights(trained / name).items():
         if not parameter.endswith(NO_GRADIENT):
             assert torch.allclose(value, expected[parameter], atol=5e-4), parameter
+
+
+def test_a_rank_without_a_held_out_sample_takes_part_in_measuring_the_others(trained: Path) -> None:
+    folder = trained / "stage 3, every weight fetched"
+    told = json.loads((folder / "metrics.json").read_text())
+    toy = Toy().eval()
+    for name, value in weights(folder).items():
+        toy.get_parameter(name).data = value
+    sample = ToySamples().sample(0, 0)
+    with torch.no_grad():
+        batch = collate([sample], pad=0, groups=("toy/en",))
+        losses = toy(batch.ids, batch.labels, batch.pixels)
+
+    # Measured before the last step, so a little apart from the final weights'.
+    assert told["likelihood: en"] == pytest.approx(-losses.mean().item(), rel=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +167,25 @@ def test_text_only_rows_stood_beside_rows_with_images(trained: Path) -> None:
         left, right = (plan.share(step, rank, 2) for rank in range(2))
         mixed += sum(bool(one.images) != bool(two.images) for one, two in zip(left, right, strict=False))
     assert mixed
+
+
+def test_a_frozen_weight_that_changed_stops_the_training_before_it_publishes(tmp_path: Path) -> None:
+    """By the smallest step that a number can take, at any ZeRO stage; untouched, the same trainings end well."""
+    runs = [
+        {
+            "folder": tmp_path / f"{stage}-{'touched' if touched else 'whole'}",
+            "optimisation": {"zero_stage": stage, "learning_rates": {"visual": 1e-2}, "steps": 3},
+            **({"touch_at": 2} if touched else {}),
+        }
+        for stage in (0, 2, 3) for touched in (True, False)
+    ]  # fmt: skip
+    assert launch(tmp_path, 2, *runs) == [0, 0], (tmp_path / "log-0.txt").read_text()[-3000:]
+
+    for run in runs:
+        said = [(run["folder"] / f"error-{rank}.txt") for rank in range(2)]
+        if "touch_at" in run:
+            assert ["a frozen weight changed" in path.read_text() for path in said] == [True, True]
+            assert not (run["folder"] / "weights.safetensors").exists()
+        else:
+            assert not any(path.exists() for path in said)
+            assert weights(run["folder"]).keys()

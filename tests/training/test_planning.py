@@ -9,8 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from models.cpm_bee_chat import FIRST_PIECES
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
+from pipelines.lake.identity import pair_uid
+from pipelines.lake.shards import ShardWriter, write_index
 from pipelines.stage import execute
 from pipelines.training.plan import PLAN_FILE, read_plan
 from pipelines.training.planning import HELD_OUT_FILE, plan_for
@@ -80,3 +83,36 @@ def test_a_mixture_that_names_no_source_says_which_there_are(inputs: dict[str, P
         execute(PLAN, spec(inputs, tmp_path, mixture={"wukong": 1.0}))
     with pytest.raises(BadInput, match="no sample of week-1"):
         execute(PLAN, spec(inputs, tmp_path, pack_tokens=4))
+
+
+@pytest.mark.parametrize("bee", [True, False])
+def test_answers_that_are_context_alone_are_counted(
+    bee: bool, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """CPM-Bee learns the last answer of a conversation; other templates have all of them learned."""
+
+    def write_vocabulary(folder: Path) -> None:
+        pieces = [*FIRST_PIECES, *"abcdefghijklmnopqrstuvwxyzUAI:?."]
+        (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+
+    def write_conversations(folder: Path) -> None:
+        with ShardWriter(folder, "shard", 4) as writer:
+            for turns in (1, 2, 3, 4):
+                uid = pair_uid(str(turns), "")
+                turn = {"question": "what?", "answer": "red", "language": "en"}
+                writer.add(uid, None, "jpg", {"uid": uid, "source": "test", "turns": [turn] * turns}, ["en"])
+        write_index(folder / "index.parquet", writer.rows)
+
+    vocabulary = tables.publish(tmp_path / "vocabulary", write_vocabulary)
+    talks = tables.publish(tmp_path / "talks", write_conversations)
+
+    made = execute(
+        PLAN,
+        spec(
+            inputs, tmp_path / "plan", kind="conversations", shards={"instructions": talks}, held_out=0, prompts=[],
+            **({"tokenizer": vocabulary} if bee else {}),
+        ),
+    )  # fmt: skip
+
+    assert made.ledger is not None and made.ledger.kept == 4
+    assert made.metrics["answers_not_learned"] == (0 + 1 + 2 + 3 if bee else 0)

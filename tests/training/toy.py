@@ -9,20 +9,23 @@ import json
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
-from models.chat import IGNORED, Encoded
-from models.language_model import SmallConfig, Supervision, make_language_model, supervised_losses
+from models.architecture import MultilingualExperts, QueryTransformer, Visual
+from models.chat import END_OF_TEXT, IGNORED, IMAGE, TURN_END, TURN_START, Encoded
+from models.language_model import SmallConfig, Supervision, make_language_model
 from models.packing import Packing
-from models.vision import VisionConfig
-from models.vision_language import make_visual_module
+from models.vision_language import VisionLanguageModel, make_visual_module
 from pipelines.errors import BAD_INPUT_EXIT_CODE, INTERRUPTED_EXIT_CODE, BadInput, Interrupted
 from pipelines.progress import Progress
 from pipelines.stage import Work
@@ -31,34 +34,38 @@ from pipelines.training.samples import Sample
 VOCABULARY, IMAGE_TOKEN, QUERIES, SIZE = 40, 39, 2, 16
 
 
-class Toy(nn.Module):
-    """A visual module and a language model, as the real one has them."""
+class Toy(VisionLanguageModel):
+    """The real model, at the smallest size."""
 
-    image_tokens = QUERIES
-
-    def __init__(self, poison: int | None = None) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        config = VisionConfig(image_size=SIZE, patch_size=8, queries=QUERIES, width=16, layers=1, heads=2)
-        self.visual = make_visual_module(config, 16, seed=0)
+    def __init__(self, poison: int | None = None, *, experts: bool = False) -> None:
+        encoder = QueryTransformer(
+            image_size=SIZE, patch_size=8, queries=QUERIES, width=16, layers=1, heads=2
+        )
+        routed = MultilingualExperts(experts=2) if experts else None
+        visual = make_visual_module(Visual(encoder=encoder, experts=routed), 16, seed=0)
         shape = SmallConfig(width=16, layers=2, heads=2, mlp_width=32, positions=128)
-        self.language_model = make_language_model(shape, vocabulary=VOCABULARY, seed=0)
+        language_model = make_language_model(shape, vocabulary=VOCABULARY, seed=0)
+        super().__init__(visual, language_model, words())
+        if visual.moe is not None:
+            # From zeros, where a training begins, the first gradients of half of them are rounding.
+            for one in visual.moe.parameters():
+                nn.init.normal_(one, std=0.3)
         self.poison = poison
 
     def forward(
         self, ids: Tensor, labels: Tensor, pixels: Tensor | None = None,
         packing: Packing | None = None, supervision: Supervision | None = None,
     ) -> Tensor:  # fmt: skip
-        embeddings = self.language_model.get_input_embeddings()(ids)
-        idle = pixels is None
-        seen = self.visual(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8) if idle else pixels)
-        if idle:
-            embeddings = embeddings + 0.0 * seen.sum()
-        embeddings = embeddings.masked_scatter((ids == IMAGE_TOKEN).unsqueeze(-1), seen.to(embeddings.dtype))
-        losses = supervised_losses(self.language_model, embeddings, labels, packing, supervision)
+        losses = super().forward(ids, labels, pixels, packing, supervision)
         if self.poison is not None and bool((ids == self.poison).any()):
             losses = losses * float("nan")
         return losses
+
+
+def words() -> Tokenizer:
+    """A tokenizer with the marks of a chat and an image; of the other ids it knows no words."""
+    marks = {END_OF_TEXT: 0, TURN_START: 1, TURN_END: 2, IMAGE: IMAGE_TOKEN}
+    return Tokenizer(WordLevel(marks, unk_token=END_OF_TEXT))
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,8 @@ def main() -> None:
 
 def one_run(told: dict[str, Any]) -> int:
     """Train by one spec; the exit code that a stage would have."""
+    from pipelines.training import zero
+    from pipelines.training.gap import HeldOut
     from pipelines.training.loop import train
     from pipelines.training.spec import Optimisation
 
@@ -109,16 +118,23 @@ def one_run(told: dict[str, Any]) -> int:
     if rank == 0:
         work.out.mkdir(parents=True, exist_ok=True)
     progress = _Disturbing(told.get("kill_at"), told.get("stop_at"), folder / "said.txt", silent=rank != 0)
-    toy = Toy(told.get("poison")).train()
+    toy = Toy(told.get("poison"), experts=told.get("experts", False)).train()
+    if "touch_at" in told:
+        progress.at(told["touch_at"], lambda: touch(toy.language_model.model.norm.weight))
+    zero.PERSISTENT_ELEMENTS = told.get("persistent", zero.PERSISTENT_ELEMENTS)
     if told.get("other_frozen_weights"):
         with torch.no_grad():
             toy.language_model.model.norm.weight[0] += 1e-6
     if "save_again" in told:
         save_again(toy, Optimisation(**told["optimisation"]), Path(told["save_again"]), folder)
         return 0
+    # Of one sample: other ranks have none.
+    held_out = (
+        HeldOut("en", [replace(ToySamples().sample(0, 0), group="en")]) if told.get("held_out") else None
+    )
     try:
         trained = train(
-            toy, ToySamples(**told.get("samples", {})), pad=0,
+            toy, ToySamples(**told.get("samples", {})), pad=0, held_out=held_out,
             optimisation=Optimisation(**told["optimisation"]), work=work, progress=progress, what="toy",
         )  # fmt: skip
     except BadInput as error:
@@ -126,10 +142,20 @@ def one_run(told: dict[str, Any]) -> int:
         return BAD_INPUT_EXIT_CODE
     except Interrupted:
         return INTERRUPTED_EXIT_CODE
+    except AssertionError as error:
+        (folder / f"error-{rank}.txt").write_text(str(error))
+        return 1
     if rank == 0:
         save_file(trained.weights, folder / "weights.safetensors")
         (folder / "metrics.json").write_text(json.dumps(trained.metrics))
     return 0
+
+
+@torch.no_grad()
+def touch(parameter: nn.Parameter) -> None:
+    """Change one number of what this rank holds of a parameter, by as little as can be."""
+    held = getattr(parameter, "ds_tensor", parameter).flatten()
+    held[0] = torch.nextafter(held[0], held[0] + 1)
 
 
 def save_again(toy: Toy, optimisation: Any, checkpoint: Path, folder: Path) -> None:
@@ -150,6 +176,11 @@ class _Disturbing(Progress):
         super().__init__("toy", silent=True)
         self._signals = {kill_at: signal.SIGKILL, stop_at: signal.SIGTERM}
         self._said = None if silent else said
+        self._then: dict[int, Callable[[], None]] = {}
+
+    def at(self, step: int, then: Callable[[], None]) -> None:
+        """Do something once so many steps are done."""
+        self._then[step] = then
 
     def say(self, message: str) -> None:
         if self._said is not None:
@@ -158,6 +189,7 @@ class _Disturbing(Progress):
 
     def advance(self, units: int = 1, **figures: float) -> None:
         super().advance(units, **figures)
+        self._then.get(self._done, lambda: None)()
         if (sent := self._signals.get(self._done)) is not None:
             os.kill(os.getpid(), sent)
 
