@@ -109,7 +109,7 @@ def test_answers_that_are_context_alone_are_counted(
     made = execute(
         PLAN,
         spec(
-            inputs, tmp_path / "plan", kind="conversations", shards={"instructions": talks}, held_out=0, prompts=[],
+            inputs, tmp_path / "plan", kind="conversations", shards={"instructions": talks}, held_out=0, prompts=[], pack_tokens=256,
             **({"tokenizer": vocabulary} if bee else {}),
         ),
     )  # fmt: skip
