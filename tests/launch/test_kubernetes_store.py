@@ -74,7 +74,9 @@ def scoring(folder: Path, output: Path, clip: Path) -> JobSpec:
         threads=1,
         parameters=ScoreParameters(keep_embeddings=True),
     )
-    return JobSpec("week-1/clip_scores", STAGE.module, spec, resources=PARTS, fingerprint="f")
+    return JobSpec(
+        "week-1/clip_scores", STAGE.module, spec, resources=PARTS, fingerprint="f", divisible=STAGE.divisible
+    )
 
 
 @pytest.fixture(scope="module")
