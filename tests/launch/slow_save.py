@@ -33,6 +33,7 @@ def main() -> None:
     time.sleep(SAVING_SECONDS)
     if os.waitpid(reader, os.WNOHANG) == (0, 0):
         (folder / f"saved-{rank}").touch()
+        os.kill(reader, signal.SIGKILL)
     sys.exit(INTERRUPTED_EXIT_CODE)
 
 
