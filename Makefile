@@ -7,6 +7,9 @@ IMAGE ?= docs/pictures/scene.jpg
 export DAGSTER_HOME ?= $(CURDIR)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
+# Every stage is a process of its own: without cached bytecode each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart chat ui language-share new-crawl k8s-render preflight test lint types format lock clean
 
@@ -18,7 +21,7 @@ install: $(VENV)/.installed ## install everything into .venv
 $(VENV)/.installed: requirements.lock
 	python3.11 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet uv
-	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
+	$(VENV)/bin/uv pip sync --quiet --require-hashes --compile-bytecode --python $(PYTHON) requirements.lock
 	@touch $@
 
 quickstart: install ## the whole chain on this machine, in minutes: a crawl goes in, a scored bilingual model comes out

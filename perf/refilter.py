@@ -1,7 +1,8 @@
 """Filtering a million scored pairs again at another threshold: seconds, and peak memory.
 
-Tables of the download and scoring stages are made up: URLs of a few thousand domains, captions, sizes, scores as
-a crawl has them, a placeholder under many pairs. Images are not there, and the filter reads none but its sample's.
+Tables of the download, scoring and facts stages are made up: URLs of a few thousand domains, captions, sizes, scores
+as a crawl has them, a placeholder under many pairs, languages, one pair in fifty in a group of near-duplicates. Images
+are not there, and the filter reads none but its sample's.
 
     OMP_NUM_THREADS=2 python -m perf.refilter --rows 1000000
 """
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.download.writer import PAIRS
+from pipelines.facts.run import FACTS
 from pipelines.filter.spec import STAGE, FilterParameters, FilterSpec
 from pipelines.lake import manifest
 from pipelines.score.run import SCORES
@@ -31,10 +33,10 @@ from tests import tables
 WORDS = ("a", "red", "small", "photo", "of", "dog", "house", "tree", "with", "on", "the", "summer", "sale")
 
 
-def make(folder: Path, rows: int, rows_per_shard: int) -> tuple[Path, Path]:
-    """The tables raw_pairs and clip_scores."""
+def make(folder: Path, rows: int, rows_per_shard: int) -> None:
+    """The tables raw_pairs, clip_scores and pair_facts."""
     generator = np.random.default_rng(0)
-    raw, scores = folder / "raw_pairs", folder / "clip_scores"
+    raw, scores, facts = (folder / name for name in ("raw_pairs", "clip_scores", "pair_facts"))
     shards = range(0, rows, rows_per_shard)
 
     def uids(start: int, count: int) -> list[str]:
@@ -81,11 +83,32 @@ def make(folder: Path, rows: int, rows_per_shard: int) -> tuple[Path, Path]:
             }
             pq.write_table(pa.table(columns, SCORES), out / f"scores-{number:05d}.parquet")
 
-    tables.publish(raw, write_raw)
-    tables.publish(scores, write_scores)
-    versions = {"raw_pairs": manifest.read(raw).data_version}
-    manifest.write(scores, manifest.read(scores).model_copy(update={"inputs": versions}))
-    return raw, scores
+    def write_facts(out: Path) -> None:
+        for number, start in enumerate(shards):
+            count = min(rows_per_shard, rows - start)
+            group = generator.integers(0, max(1, rows // 100), count)
+            columns = {
+                "uid": uids(start, count),
+                "language": np.where(generator.random(count) < 0.9, "en", "zh").tolist(),
+                "language_confidence": generator.uniform(0.3, 1, count).astype(np.float32),
+                "characters": generator.integers(3, 90, count, np.int32),
+                "repeated": generator.uniform(0, 0.5, count).astype(np.float32),
+                "cut": generator.random(count) < 0.01,
+                "hash_group": [
+                    int(one) if drawn < 0.02 else None
+                    for one, drawn in zip(group, generator.random(count), strict=True)
+                ],
+                "cosine_group": [None] * count,
+                "benchmark_image": [None] * count,
+                "benchmark_text": [None] * count,
+            }
+            pq.write_table(pa.table(columns, FACTS), out / f"facts-{number:05d}.parquet")
+
+    for table, write in ((raw, write_raw), (scores, write_scores), (facts, write_facts)):
+        tables.publish(table, write)
+        if table is not raw:
+            versions = {"raw_pairs": manifest.read(raw).data_version}
+            manifest.write(table, manifest.read(table).model_copy(update={"inputs": versions}))
 
 
 def refilter(folder: Path, threshold: float) -> None:
@@ -95,8 +118,8 @@ def refilter(folder: Path, threshold: float) -> None:
     made = execute(
         STAGE,
         FilterSpec(
-            raw_pairs=folder / "raw_pairs", clip_scores=folder / "clip_scores", output=folder / "filtered_pairs",
-            parameters=FilterParameters(threshold=threshold),
+            raw_pairs=folder / "raw_pairs", clip_scores=folder / "clip_scores", pair_facts=folder / "pair_facts",
+            output=folder / "filtered_pairs", parameters=FilterParameters(threshold=threshold),
         ),
     )  # fmt: skip
     seconds = time.perf_counter() - started
@@ -106,6 +129,7 @@ def refilter(folder: Path, threshold: float) -> None:
         json.dumps(
             {
                 "threshold": threshold, "rows": made.ledger.rows_in, "kept": made.ledger.kept,
+                "dropped": dict(made.ledger.dropped),
                 "seconds": round(seconds, 2), "cpu_seconds": round(time.process_time(), 2),
                 "peak_mib": round(after / 1024), "mib_before": round(before / 1024),
             }

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.filter.screening import database, uids
 
+GROUPS = ("hash_group", "cosine_group")
 REASONS = {"hash_group": "near_duplicate_hash", "cosine_group": "near_duplicate_cosine"}
 """Column of the table of facts -> reason, in the order in which they are gone through."""
 

@@ -58,7 +58,8 @@ _MOST_BARS = 10
 
 def write_statistics(ledger: Ledger, shown: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Four panels: what was kept and dropped, by reason; rows and kept rows by domain, resolution, caption length."""
-    figure = Figure(figsize=(10, 6.4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(10, 6.4), dpi=100)
+    figure.subplots_adjust(left=0.19, right=0.985, bottom=0.05, top=0.955, wspace=0.72, hspace=0.2)
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 2).flatten()
     dropped = sorted(ledger.dropped.items(), key=lambda item: item[1])[-_MOST_BARS + 1 :]
@@ -70,7 +71,7 @@ def write_statistics(ledger: Ledger, shown: dict[str, list[dict[str, Any]]], pat
     for axes, (dimension, title) in zip(panels[1:], _PANELS, strict=True):
         rows = shown.get(dimension, [])[:_MOST_BARS][::-1]
         # A name from the web is drawn as it is: matplotlib would read $...$ as mathematics.
-        values = [row["value"].encode("ascii", "replace").decode().replace("$", r"\$")[:32] for row in rows]
+        values = [row["value"].encode("ascii", "replace").decode().replace("$", r"\$")[:30] for row in rows]
         places = list(range(len(rows)))
         axes.barh(places, [row["rows"] for row in rows], color=_DROPPED, label="came")
         axes.barh(places, [row["kept"] for row in rows], color=_KEPT, label="kept")

@@ -1,14 +1,14 @@
 """The filter stage: a query over the scores and facts, shard by shard; no model is touched.
 
-Memory holds the columns of one shard, besides what stands under too many pairs and what lists drop by name.
+Memory holds the columns of a shard or two per core, besides what stands under too many pairs and what lists drop by name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from pipelines.filter.spec import (
     FilterSpec,
 )
 from pipelines.filter.statistics import Statistics
+from pipelines.in_order import in_order
 from pipelines.lake import manifest
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
@@ -66,6 +67,18 @@ def run(spec: FilterSpec, work: Work, progress: Progress) -> Outcome:
     return _Filtering(spec, work, progress).run()
 
 
+class _Decided(NamedTuple):
+    """What became of a shard's rows: columns in their order."""
+
+    rows: Rows
+    reason: Any
+    """Null: kept."""
+    detail: Any
+    keep: Any
+    counts: pa.Table
+    """See `statistics.STATISTICS`."""
+
+
 class _Filtering:
     """One run: what is counted as the shards go by."""
 
@@ -75,6 +88,10 @@ class _Filtering:
         self.scratch = work.folder / "scratch"
         self.talks = spec.clip_scores is None
         self.shards = talks.files(spec.raw_pairs) if self.talks else _files(spec.raw_pairs, "pairs-")
+        self.scores = _of_shards(spec.clip_scores, "scores-")
+        self.lost = _of_shards(spec.clip_scores, "dropped-")
+        self.facts = _of_shards(spec.pair_facts, "facts-")
+        self.hashes = _of_shards(spec.pair_facts if self.talks else None, talks.HASHES)
         self.distribution = Distribution()
         self.near = self.above = self.kept = self.without_image = 0
         self.reasons: Counter[str] = Counter()
@@ -99,17 +116,23 @@ class _Filtering:
             pq.ParquetWriter(self.work.out / KEPT_FILE, rules.KEPT) as kept_file,
             pq.ParquetWriter(self.work.out / DROPPED_FILE, rules.DROPPED) as dropped_file,
         ):
-            for rows in self._rows(with_hashes=bool(len(blocked.hashes))):
+
+            def decide(number: str) -> _Decided:
+                rows = self._rows(number, with_hashes=bool(len(blocked.hashes)))
                 reason, detail = rules.decide(rows, common, blocked, nsfw, self.parameters)
                 for column, uids in losers.items():
                     lost = pc.and_(pc.is_null(reason), pc.is_in(rows.raw["uid"], uids))
                     reason = pc.if_else(lost, duplicates.REASONS[column], reason)
                     detail = pc.if_else(lost, "", detail)
                 keep = pc.is_null(reason)
-                table = pa.table([rows.raw["uid"], rows.score, reason, detail], schema=rules.DROPPED)
-                kept_file.write_table(table.filter(keep).select(rules.KEPT.names))
-                dropped_file.write_table(table.filter(pc.invert(keep)))
-                self._count(rows, reason, detail, keep)
+                return _Decided(rows, reason, detail, keep, self.statistics.count(rows, keep))
+
+            for one in in_order(decide, self.shards):
+                columns = [one.rows.raw["uid"], one.rows.score, one.reason, one.detail]
+                table = pa.table(columns, schema=rules.DROPPED)
+                kept_file.write_table(table.filter(one.keep).select(rules.KEPT.names))
+                dropped_file.write_table(table.filter(pc.invert(one.keep)))
+                self._count(one)
         return self._outcome(common)
 
     def _common(self, files: list[Path]) -> Common:
@@ -129,23 +152,19 @@ class _Filtering:
         columns = [name for name, is_on in switched.items() if is_on]
         if self.talks or self.spec.pair_facts is None or not columns or not self._has_groups():
             return {}
-        parts: list[Path] = []
-        for number, rows in enumerate(self._rows(with_hashes=bool(len(blocked.hashes)))):
+
+        def candidates(number: str) -> Path:
+            rows = self._rows(number, with_hashes=bool(len(blocked.hashes)), only_grouped=True)
             assert rows.facts is not None  # noqa: S101  # the table is given
             reason, _ = rules.decide(rows, common, blocked, nsfw, self.parameters)
-            names = [name for name in duplicates.CANDIDATES.names if name.endswith("_group")]
-            table = pa.table(
-                [
-                    rows.raw["uid"],
-                    rows.score,
-                    rows.raw["image_sha256"],
-                    *(rows.facts[name] for name in names),
-                ],
-                schema=duplicates.CANDIDATES,
-            )
-            grouped = pc.or_(*(pc.is_valid(table[name]) for name in names))
-            parts.append(self.scratch / f"candidates-{number}.parquet")
-            pq.write_table(table.filter(pc.and_(pc.is_null(reason), grouped)), parts[-1])
+            groups = [rows.facts[name] for name in duplicates.GROUPS]
+            columns = [rows.raw["uid"], rows.score, rows.raw["image_sha256"], *groups]
+            table = pa.table(columns, schema=duplicates.CANDIDATES)
+            path = self.scratch / f"candidates-{number}.parquet"
+            pq.write_table(table.filter(pc.is_null(reason)), path)
+            return path
+
+        parts = list(in_order(candidates, self.shards))
         return duplicates.losers(parts, columns, self.scratch)
 
     def _has_groups(self) -> bool:
@@ -154,40 +173,35 @@ class _Filtering:
         metrics = manifest.read(self.spec.pair_facts).metrics
         return any(metrics.get(f"with_near_duplicates_by_{kind}", 1) for kind in ("hash", "embedding"))
 
-    def _rows(self, *, with_hashes: bool) -> Iterator[Rows]:
-        """Each shard's pairs or conversations with what is known of them."""
-        facts = {} if self.spec.pair_facts is None else _files(self.spec.pair_facts, "facts-")
-        for number, path in self.shards.items():
-            raw = talks.read(path, RAW.names).cast(RAW) if self.talks else _read(path, RAW)
-            scored, gone = self._scored(number, with_hashes=with_hashes)
-            places, gone_places = pc.index_in(raw["uid"], scored["uid"]), pc.index_in(raw["uid"], gone["uid"])
-            known = None
-            if self.spec.pair_facts is not None:
-                read = _read(facts.get(number), _FACTS)
-                known = read.take(pc.index_in(raw["uid"], read["uid"]))
-            yield Rows(
-                raw=raw,
-                score=_flat(pc.take(scored["score"], places)),
-                lost_reason=_flat(pc.take(gone["reason"], gone_places)),
-                lost_detail=_flat(pc.take(gone["detail"], gone_places)),
-                perceptual_hash=pc.take(scored["perceptual_hash"], places) if with_hashes else None,
-                facts=known,
-                domain=_flat(domains(raw["url"])),
-                talks=self.talks,
-            )
+    def _rows(self, number: str, *, with_hashes: bool, only_grouped: bool = False) -> Rows:
+        """A shard's pairs or conversations with what is known of them; if asked, of those in a group of near-duplicates."""
+        path = self.shards[number]
+        raw = talks.read(path, RAW.names).cast(RAW) if self.talks else _read(path, RAW)
+        facts = None if self.spec.pair_facts is None else _read(self.facts.get(number), _FACTS)
+        if facts is not None and only_grouped:
+            facts = facts.filter(pc.or_(*(pc.is_valid(facts[name]) for name in duplicates.GROUPS)))
+            raw = raw.filter(pc.is_in(raw["uid"], facts["uid"]))
+        scored, gone = self._scored(number, with_hashes=with_hashes)
+        places, gone_places = pc.index_in(raw["uid"], scored["uid"]), pc.index_in(raw["uid"], gone["uid"])
+        return Rows(
+            raw=raw,
+            score=_flat(pc.take(scored["score"], places)),
+            lost_reason=_flat(pc.take(gone["reason"], gone_places)),
+            lost_detail=_flat(pc.take(gone["detail"], gone_places)),
+            perceptual_hash=pc.take(scored["perceptual_hash"], places) if with_hashes else None,
+            facts=None if facts is None else facts.take(pc.index_in(raw["uid"], facts["uid"])),
+            domain=_flat(domains(raw["url"])),
+            talks=self.talks,
+        )
 
     def _scored(self, number: str, *, with_hashes: bool) -> tuple[pa.Table, pa.Table]:
         """The scores of a shard, with the images' hashes where wanted, and what was lost before."""
-        if (scores := self.spec.clip_scores) is not None:
+        if self.spec.clip_scores is not None:
             schema = (
                 rules.KEPT.append(pa.field("perceptual_hash", pa.uint64())) if with_hashes else rules.KEPT
             )
-            path, lost = (_files(scores, prefix).get(number) for prefix in ("scores-", "dropped-"))
-            return _read(path, schema), _read(lost, _LOST)
-        facts = self.spec.pair_facts
-        hashed = _read(
-            None if facts is None else _files(facts, talks.HASHES).get(number), talks.HASHES_SCHEMA
-        )
+            return _read(self.scores.get(number), schema), _read(self.lost.get(number), _LOST)
+        hashed = _read(self.hashes.get(number), talks.HASHES_SCHEMA)
         whole = pc.is_valid(hashed["perceptual_hash"])
         scored = hashed.filter(whole).select(["uid", "perceptual_hash"])
         lost = hashed.filter(pc.invert(whole))
@@ -196,18 +210,18 @@ class _Filtering:
             pa.table([lost["uid"], [UNDECODABLE] * lost.num_rows, lost["failure"]], schema=_LOST),
         )
 
-    def _count(self, rows: Rows, reason: Any, detail: Any, keep: Any) -> None:
-        scores = rows.score.drop_null().to_numpy()
+    def _count(self, one: _Decided) -> None:
+        scores = one.rows.score.drop_null().to_numpy()
         threshold = np.float32(self.parameters.threshold)
         self.distribution.add(scores)
         self.near += int((np.abs(scores - threshold) <= MARGIN).sum())
         self.above += int((scores > threshold).sum())
-        self.kept += int(pc.sum(keep).as_py() or 0)
-        self.without_image += rows.raw["shard"].null_count
-        for entry in pc.value_counts(reason.drop_null()).to_pylist():
+        self.kept += int(pc.sum(one.keep).as_py() or 0)
+        self.without_image += one.rows.raw["shard"].null_count
+        for entry in pc.value_counts(one.reason.drop_null()).to_pylist():
             self.reasons[entry["values"]] += entry["counts"]
-        self.statistics.add(rows, keep)
-        self.sampler.add(rows, reason, detail)
+        self.statistics.add(one.counts)
+        self.sampler.add(one.rows, one.reason, one.detail)
         self.progress.advance(1, keep_rate=self.kept / max(1, self.kept + self.reasons.total()))
 
     def _outcome(self, common: Common) -> Outcome:
@@ -267,6 +281,10 @@ def _check_same_pairs(spec: FilterSpec) -> None:
                 where=table,
                 remedy=f"run the {stage} stage again",
             )
+
+
+def _of_shards(table: Path | None, prefix: str) -> Mapping[str, Path]:
+    return {} if table is None else _files(table, prefix)
 
 
 def _files(table: Path, prefix: str) -> dict[str, Path]:

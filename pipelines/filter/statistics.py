@@ -40,18 +40,24 @@ class Statistics:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._parts: list[str] = []
 
-    def add(self, rows: Rows, kept: Any) -> None:
-        """Count a shard's rows, of which `kept` flags those that are kept."""
+    @staticmethod
+    def count(rows: Rows, kept: Any) -> pa.Table:
+        """A shard's counts, of whose rows `kept` flags those that are kept."""
         side = pc.min_element_wise(rows.raw["width"], rows.raw["height"])
         told = rows.raw["language"] if rows.facts is None else rows.facts["language"]
-        counts = [
-            _count("domain", rows.domain, kept),
-            _count("language", told, kept),
-            _buckets("shorter side", side, SIDES, kept),
-            _buckets("characters", pc.utf8_length(rows.raw["caption"]), LENGTHS, kept),
-        ]
+        return pa.concat_tables(
+            [
+                _count("domain", rows.domain, kept),
+                _count("language", told, kept),
+                _buckets("shorter side", side, SIDES, kept),
+                _buckets("characters", pc.utf8_length(rows.raw["caption"]), LENGTHS, kept),
+            ]
+        )
+
+    def add(self, counts: pa.Table) -> None:
+        """Take a shard's counts."""
         path = self._folder / f"{len(self._parts)}.parquet"
-        pq.write_table(pa.concat_tables(counts), path)
+        pq.write_table(counts, path)
         self._parts.append(str(path))
 
     def write(self, path: Path) -> dict[str, list[dict[str, Any]]]:
