@@ -1,6 +1,7 @@
 """How fast the trainer is, stage by stage, held against a plain Hugging Face Trainer with a padding collator.
 
-    python perf/train.py                         the small model on a CPU (OMP_NUM_THREADS sets the threads)
+    python perf/train.py                         the quickstart's model on a CPU (OMP_NUM_THREADS sets the threads)
+    python perf/train.py --size one-gpu --batch 16 --steps 9     recipes/one-gpu.yaml, each part a 64th of its size
     python perf/train.py --size 7b --batch 16    random weights of Qwen2-7B and CLIP ViT-L/14-336; wants a GPU
 
 Both train the same model on the same batches in the same order, in one run, turn by turn, so that what else
@@ -31,14 +32,16 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Trainer, TrainerCallback
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from models.architecture import Visual
+from models.architecture import Architecture, ClipEncoder, Visual
 from models.chat import IGNORED, Encoded
+from models.factory import declared_width, language_model
 from models.language_model import SmallConfig, Supervision, make_language_model, supervised_losses
 from models.packing import Packing
 from models.vision import VisionConfig
 from models.visual import make_visual_module
 from pipelines.progress import Progress
 from pipelines.stage import Work
+from pipelines.systems.recipe import read_system
 from pipelines.training.loop import train
 from pipelines.training.order import make_order
 from pipelines.training.plan import PackPlan, make_plan
@@ -46,14 +49,35 @@ from pipelines.training.precision import resolve_precision
 from pipelines.training.samples import Sample, measure
 from pipelines.training.spec import Optimisation
 
+RECIPE = Path(__file__).parent.parent / "recipes" / "one-gpu.yaml"
 CLOCK = {"now": time.monotonic}
 """Wall-clock time; or CPU time, on a machine that others use too (one thread, no waits: `--cpu-time`)."""
 WARM_UP = 3
 """Steps that are not counted: first calls compile and allocate."""
 STAGES = {"pretraining": {"visual": 1e-3}, "tuning": {"visual": 5e-4, "language_model": 5e-4}}
 """Stage -> what is trained."""
-SMALL = {"vocabulary": 512, "pack_tokens": 2048}
-BIG = {"vocabulary": 152_064, "pack_tokens": 8192}
+BRIDGE = {"pretraining": {"visual.bridge": 1e-3}, "tuning": {"visual.bridge": 5e-4, "language_model": 5e-4}}
+"""As LLaVA, Parrot and recipes/one-gpu.yaml do."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model's shape, as far as the data depend on it."""
+
+    vocabulary: int
+    pack_tokens: int
+    image_tokens: int
+    image_size: int
+    text_scale: float
+    """Lengths of texts, as a multiple of those that fit the small model."""
+    stages: dict[str, dict[str, float]]
+
+
+SIZES = {
+    "small": Size(512, 2048, 8, 48, 1.0, STAGES),
+    "one-gpu": Size(151_936 // 16, 4096, 196, 224, 3.0, BRIDGE),
+    "7b": Size(152_064, 8192, 576, 336, 3.0, STAGES),
+}
 
 
 class Model(nn.Module):
@@ -65,20 +89,26 @@ class Model(nn.Module):
         if size == "7b":
             with torch.device("cuda"):
                 shape = Qwen2Config(
-                    vocab_size=BIG["vocabulary"], hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
+                    vocab_size=SIZES[size].vocabulary, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
                     num_attention_heads=28, num_key_value_heads=4, max_position_embeddings=8192, dtype=torch.bfloat16,
                 )  # fmt: skip
                 self.language_model = Qwen2ForCausalLM._from_config(shape, dtype=torch.bfloat16)
                 visual = Visual(encoder={"kind": "clip"}, bridge={"kind": "mlp"})
                 self.visual = make_visual_module(visual, 3584, seed=0)
+        elif size == "one-gpu":
+            parts = _a_64th(read_system(RECIPE).architecture)
+            self.language_model = language_model(parts.language_model)
+            self.visual = make_visual_module(parts.visual, declared_width(parts.language_model), seed=0)
         else:
-            self.language_model = make_language_model(SmallConfig(), vocabulary=SMALL["vocabulary"], seed=0)
+            self.language_model = make_language_model(
+                SmallConfig(), vocabulary=SIZES[size].vocabulary, seed=0
+            )
             self.visual = make_visual_module(VisionConfig(), 128, seed=0)
         self.image_tokens = self.visual.tokens
         self.image_id = self.language_model.config.vocab_size - 1
-        trained = STAGES[stage]
-        for name, part in self.named_children():
-            part.requires_grad_(name in trained)
+        self.requires_grad_(False)
+        for name in SIZES[size].stages[stage]:
+            self.get_submodule(name).requires_grad_(True)
 
     def embed(self, ids: Tensor, pixels: Tensor) -> Tensor:
         words = self.language_model.get_input_embeddings()(ids)
@@ -91,6 +121,23 @@ class Model(nn.Module):
     ) -> Tensor:  # fmt: skip
         assert pixels is not None
         return supervised_losses(self.language_model, self.embed(ids, pixels), labels, packing, supervision)
+
+
+def _a_64th(parts: Architecture) -> Architecture:
+    """A quarter of the widths and of the layers, a sixteenth of the vocabulary: each part does a 64th of its work on a token,
+    so that their shares are those of the recipe."""
+    encoder, told = parts.visual.encoder, parts.language_model.architecture
+    assert isinstance(encoder, ClipEncoder)
+    names = ("width", "layers", "mlp_width")
+    encoder = encoder.model_copy(update={name: getattr(encoder, name) // 4 for name in names})
+    shape = told | {
+        name: told[name] // 4 for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
+    }
+    shape["vocab_size"] = told["vocab_size"] // 16
+    return Architecture(
+        visual=parts.visual.model_copy(update={"encoder": encoder, "weights": None}),
+        language_model=parts.language_model.model_copy(update={"architecture": shape, "weights": None}),
+    )
 
 
 class Peer(nn.Module):
@@ -124,8 +171,8 @@ class Data:
     def text(self, index: int, epoch: int | None) -> tuple[Encoded, str]:
         draw = np.random.default_rng(index)
         # Captions are short and alike; conversations of several turns are long and uneven.
-        middle, spread = (24, 0.35) if self.stage == "pretraining" else (80, 0.8)
-        length = int(min(max(8, draw.lognormal(math.log(middle * self.scale), spread)), 1500))
+        middle, spread = (24, 0.35) if self.stage == "pretraining" else (80 * self.scale, 0.8)
+        length = int(min(max(8, draw.lognormal(math.log(middle), spread)), 1500))
         asked = 8 if self.stage == "pretraining" else length // 2
         words = draw.integers(0, 400, length).tolist()
         ids = [self.image_id] * self.image_tokens + words
@@ -230,23 +277,21 @@ def turn(told: argparse.Namespace) -> dict[str, Any]:
 
 
 def _prepared(told: argparse.Namespace, stage: str) -> tuple[Optimisation, Data]:
-    shape = BIG if told.size == "7b" else SMALL
+    size = SIZES[told.size]
     optimisation = Optimisation(
-        steps=told.steps, batch_size=told.batch, learning_rates=STAGES[stage], zero_stage=told.zero_stage,
-        pack_tokens=None if told.padded else shape["pack_tokens"], precision=told.precision, warmup_steps=2,
+        steps=told.steps, batch_size=told.batch, learning_rates=size.stages[stage], zero_stage=told.zero_stage,
+        pack_tokens=None if told.padded else size.pack_tokens, precision=told.precision, warmup_steps=2,
         fused_kernels=told.fused_kernels, compile=told.compile, data_workers=told.data_workers,
         activation_checkpointing=told.activation_checkpointing, checkpoint_every=10**6,
     )  # fmt: skip
-    image_tokens, image_size = (576, 336) if told.size == "7b" else (8, 48)
-    scale = 3.0 if told.size == "7b" else 1.0
-    return optimisation, Data(stage, image_tokens, shape["vocabulary"] - 1, image_size, scale)
+    return optimisation, Data(stage, size.image_tokens, size.vocabulary - 1, size.image_size, size.text_scale)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=["small", "7b"], default="small")
+    parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=16)
