@@ -42,7 +42,7 @@ def answers_asset(
         other = model if isinstance(model, OtherModel) else OtherModel.model_construct()
         return answer.AnswerSpec(
             output=layout.table(*place),
-            model=None if isinstance(model, OtherModel) else layout.table(*model),
+            model=model.model if isinstance(model, OtherModel) else layout.table(*model),
             transformers_model=other.transformers_model,
             server=other.server,
             benchmarks=benchmark_files.tables(recipe, layout),

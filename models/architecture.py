@@ -139,6 +139,10 @@ class Weights(Section):
     """Where a part's weights come from: a hub id (`owner/name@revision`) or a local path."""
 
     source: str
+    file: str | None = Field(
+        None,
+        description="the checkpoint's name, where the folder or the hub's repository holds several; `sha256` is then this file's",
+    )
     sha256: str | None = Field(None, description="pins the content; see models.weights.digest")
     layout: Literal["transformers", "beit3", "viscpm", "cpm_bee"] = Field(
         "transformers", description="whose names the tensors have"
@@ -187,6 +191,10 @@ class LanguageModel(Section):
     )
     weights: Weights | None = Field(
         Weights(source="Qwen/Qwen3-8B"), description="none: random, or made in the graph"
+    )
+    vocabulary: str | None = Field(
+        None,
+        description="CPM-Bee's vocab.txt, where it does not lie beside the weights: a file, a folder or a hub id",
     )
     template: Literal["chatml", "vicuna", "llama3", "plain", "cpm_bee"] = "chatml"
     system: str = Field("", description="the system prompt; empty: none")

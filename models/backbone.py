@@ -70,8 +70,11 @@ def load(folder: Path) -> Backbone:
     template: Name = chat.get("template", "chatml")
     if document.get("model_type") == CpmBeeConfig.model_type:
         document.pop("model_type")
-        model: nn.Module = CpmBee(CpmBeeConfig(**document))
-        tensors.load_into(model, tensors.load(folder), where=folder)
+        # On the meta device: ten billion random weights take minutes, and as much memory again.
+        with torch.device("meta"):
+            model: nn.Module = CpmBee(CpmBeeConfig(**document))
+        tensors.load_into(model, tensors.load(folder), where=folder, assign=True)
+        model.float()
         return Backbone(model, CpmBeeTokenizer.from_file(folder / VOCABULARY_FILE), "cpm_bee", "")
     require(folder, [TOKENIZER_FILE, *([] if (folder / INDEX_FILE).is_file() else [WEIGHTS_FILE])])
     model = AutoModelForCausalLM.from_pretrained(

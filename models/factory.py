@@ -90,9 +90,12 @@ def load_visual(config: Visual, language_width: int, *, seed: int = 0) -> Visual
     module = VisualModule(config, language_width)
     if config.weights is None:
         return module
-    where = weights.locate(config.weights.source, sha256=config.weights.sha256)
-    state = published.visual_state(config, published.read(where), config.weights.layout)
-    published.put(module, state, where=where)
+    where = published.locate(config.weights)
+    try:
+        state = published.visual_state(config, published.read(where), config.weights.layout)
+    except WeightsError as error:
+        raise WeightsError(error.message, where=error.where or where, remedy=error.remedy) from error
+    published.put(module, state, where=where, parts=published.VISUAL_PARTS[config.weights.layout])
     return module
 
 
@@ -105,15 +108,20 @@ def declared_width(config: LanguageModel) -> int:
 def load_language_model(config: LanguageModel) -> tuple[Any, Vocabulary]:
     """A language model and its tokenizer, from the source that the configuration names.
 
-    No code of the source is run, and of pickles only plain tensors are read, and these of CPM-Bee alone.
+    No code of the source is run, and of pickles only plain tensors are read, and these of CPM-Bee and VisCPM alone.
 
     Raises:
         WeightsError: there is no source, it is incomplete, of another digest, or of another architecture.
     """
     if config.weights is None:
         raise WeightsError("the language model has no weights", where="language_model.weights")
-    if config.weights.layout == "cpm_bee":
+    if config.weights.layout in ("cpm_bee", "viscpm"):
         return _load_cpm_bee(config, config.weights)
+    if config.weights.layout != "transformers":
+        raise WeightsError(
+            f"a checkpoint of {config.weights.layout} has no language model", where=config.weights.source,
+            remedy="correct `language_model.weights.layout`",
+        )  # fmt: skip
     folder = weights.locate(config.weights.source, sha256=config.weights.sha256)
     found = weights.read_json(folder / "config.json").get("model_type")
     if found != config.architecture["model_type"]:
@@ -139,16 +147,49 @@ def load_language_model(config: LanguageModel) -> tuple[Any, Vocabulary]:
 
 
 def _load_cpm_bee(config: LanguageModel, source: Weights) -> tuple[CpmBee, CpmBeeTokenizer]:
-    folder = weights.locate(source.source, sha256=source.sha256, patterns=(*weights.HUB_PATTERNS, "*.bin"))
+    if config.architecture["model_type"] != CPM_BEE:
+        raise WeightsError(
+            f"a checkpoint of {source.layout} has a CPM-Bee, not a {config.architecture['model_type']!r}",
+            where=source.source, remedy="correct the recipe's source or architecture",
+        )  # fmt: skip
+    where = published.locate(source)
+    # Before gigabytes are read: a vocabulary of another size would be found only when somebody asks.
+    tokenizer = CpmBeeTokenizer.from_file(_vocabulary(config, where))
     shape = {key: value for key, value in config.architecture.items() if key != "model_type"}
     with torch.device("meta"):
         model = CpmBee(CpmBeeConfig(**shape))
+    if len(tokenizer.pieces) != model.config.vocab_size:
+        raise WeightsError(
+            f"this vocabulary has {len(tokenizer.pieces)} pieces, the recipe's architecture {model.config.vocab_size}",
+            where=_vocabulary(config, where), remedy="give the vocabulary that the weights were trained with",
+        )  # fmt: skip
     model.to_empty(device="cpu")
-    found = [path for name in ("model.safetensors", "pytorch_model.bin") if (path := folder / name).is_file()]
-    if not found:
-        raise WeightsError("this folder has neither model.safetensors nor pytorch_model.bin", where=folder)
-    published.put(model, published.cpm_bee(published.read(found[0])), where=found[0])
-    return model, CpmBeeTokenizer.from_file(folder / VOCABULARY_FILE)
+    state = published.read(where)
+    taken = published.viscpm_language_model if source.layout == "viscpm" else published.cpm_bee
+    try:
+        found = taken(state)
+    except WeightsError as error:
+        raise WeightsError(error.message, where=where, remedy=error.remedy) from error
+    published.put(model, found, where=where)
+    return model, tokenizer
+
+
+def _vocabulary(config: LanguageModel, weights_at: Path) -> Path:
+    """CPM-Bee's vocabulary: what the recipe names, or what lies beside the weights.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if config.vocabulary is None:
+        beside = weights_at if weights_at.is_dir() else weights_at.parent
+        if not (beside / VOCABULARY_FILE).is_file():
+            raise WeightsError(
+                f"there is no {VOCABULARY_FILE} beside the weights", where=beside,
+                remedy="name it as `language_model.vocabulary`: a file, or a hub id such as openbmb/cpm-bee-10b",
+            )  # fmt: skip
+        return beside / VOCABULARY_FILE
+    found = weights.locate(config.vocabulary, patterns=[VOCABULARY_FILE])
+    return found if found.is_file() else found / VOCABULARY_FILE
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:

@@ -2,59 +2,99 @@
 
     transformers   CLIP and Chinese-CLIP, whole or the vision half alone, with or without LLaVA's prefix
     beit3          microsoft's BEiT-3 (`beit3.encoder...`): the queries' ends come from its text embeddings
-    viscpm         VisCPM-Chat (`vpm.`, `query`, `mapping.`, `llm.`): encoder and connector
+    viscpm         VisCPM-Chat: encoder and connector (`vpm.`, `query`, `mapping.`), and its CPM-Bee (`llm.`)
     cpm_bee        CPM-Bee (`encoder.`, `input_embedding.`, `position_bias.`)
 
 BEiT-3, VisCPM and CPM-Bee are published as pickles of plain tensors: they are read with `weights_only=True`,
-which builds tensors and plain containers and runs no code of the file.
+which builds tensors and plain containers and runs no code of the file. The file is mapped: of VisCPM's, whoever
+takes one half reads that half from the disk and nothing of the other.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from models import tensors
-from models.architecture import Beit3Encoder, ClipEncoder, Visual
-from models.weights import WeightsError
+from models import pickled, tensors, weights
+from models.architecture import Beit3Encoder, ClipEncoder, Visual, Weights
+from models.pickled import PICKLE_FILE, PICKLE_INDEX_FILE
+from models.weights import INDEX_FILE, WEIGHTS_FILE, WeightsError
 
 Layout = Literal["transformers", "beit3", "viscpm", "cpm_bee"]
 
 TEXT_BEGIN, TEXT_END = 0, 2
 """Rows of BEiT-3's text embeddings for the marks that begin and end a text."""
 _UNUSED_BY_BEIT3 = ("vision_embed.mask_token", "text_embed.weight")
+_VISCPM_PARTS = re.compile(r"(vpm\.|query$|mapping\.|llm\.)")
+PICKLES = ("*.bin", "*.pt", "*.pth")
+_USUAL = (INDEX_FILE, WEIGHTS_FILE, PICKLE_INDEX_FILE, PICKLE_FILE)
+VISUAL_PARTS: Mapping[Layout, tuple[str, ...]] = {
+    "transformers": ("encoder",), "beit3": ("encoder",), "viscpm": ("encoder", "bridge"),
+}  # fmt: skip
+"""What each layout has of a visual module, and must have whole."""
+
+
+def locate(source: Weights) -> Path:
+    """Where the tensors of a source are, for `read`: a file, or a folder of safetensors. Its digest is checked.
+
+    A hub's repository gives the file that is named and none of the other checkpoints, of which VisCPM-Chat's holds three.
+
+    Raises:
+        WeightsError: there is no such source or file in it, several that could be meant, or another digest.
+    """
+    if source.file is not None:
+        patterns = [source.file, "*.json", "*.txt"]
+    else:
+        patterns = [*weights.HUB_PATTERNS, *(() if source.layout == "transformers" else PICKLES)]
+    folder = weights.locate(source.source, patterns=patterns, sha256=None if source.file else source.sha256)
+    if source.file is None:
+        # Of the others, which are published with safetensors, pickles are not opened.
+        return folder if folder.is_file() or source.layout == "transformers" else checkpoint_in(folder)
+    path = folder / source.file
+    if not path.is_file():
+        raise WeightsError(
+            f"there is no {source.file} in it", where=folder,
+            remedy="correct `weights.file`, or leave it out where `weights.source` is the file itself",
+        )  # fmt: skip
+    if source.sha256 is not None:
+        weights.verify(path, source.sha256)
+    return path
+
+
+def checkpoint_in(folder: Path) -> Path:
+    """The folder itself where its weights have the usual names (shards with an index are one checkpoint); else its one pickle.
+
+    Raises:
+        WeightsError: there is none, or several that could be meant.
+    """
+    if any((folder / name).is_file() for name in _USUAL):
+        return folder
+    found = sorted(path for pattern in PICKLES for path in folder.glob(pattern))
+    if not found:
+        raise WeightsError(f"this folder has no {WEIGHTS_FILE} and no {', '.join(PICKLES)}", where=folder)
+    if len(found) > 1:
+        raise WeightsError(
+            f"this folder holds {len(found)} checkpoints: {', '.join(path.name for path in found)}", where=folder,
+            remedy="name the one that is meant as `weights.file`",
+        )  # fmt: skip
+    return found[0]
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: a folder of safetensors, a safetensors file, or a pickle of tensors alone.
+    """The tensors of a checkpoint: a folder or file of safetensors, or pickles of tensors alone.
 
     Raises:
         WeightsError: the file is damaged or holds more than tensors.
     """
     if path.is_dir():
-        return tensors.load(path)
-    if path.suffix == ".safetensors":
-        return tensors.load_file(path)
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"this is no checkpoint that can be read safely: {reason}", where=path,
-            remedy="fetch it again from where its authors publish it, or give safetensors",
-        ) from error  # fmt: skip
-    for key in ("model", "state_dict", "module"):
-        if isinstance(document, dict) and isinstance(document.get(key), dict):
-            document = document[key]
-    if not isinstance(document, dict) or not all(isinstance(value, Tensor) for value in document.values()):
-        raise WeightsError("this checkpoint holds more than tensors", where=path)
-    return document
+        safe = any((path / name).is_file() for name in (INDEX_FILE, WEIGHTS_FILE))
+        return tensors.load(path) if safe else pickled.read_folder(path)
+    return tensors.load_file(path) if path.suffix == ".safetensors" else pickled.read(path)
 
 
 def visual_state(config: Visual, state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
@@ -69,6 +109,7 @@ def visual_state(config: Visual, state: Mapping[str, Tensor], layout: Layout) ->
         case "beit3", Beit3Encoder():
             return {f"encoder.{name}": value for name, value in beit3(config.encoder, state).items()}
         case "viscpm", Beit3Encoder():
+            _check_viscpm(state)
             inner = {name[4:]: value for name, value in state.items() if name.startswith("vpm.")}
             found = beit3(config.encoder, inner) | {"queries": state["query"]}
             bridge = {name[8:]: value for name, value in state.items() if name.startswith("mapping.")}
@@ -109,20 +150,45 @@ def beit3(config: Beit3Encoder, state: Mapping[str, Tensor]) -> dict[str, Tensor
     queries[0], queries[-1] = words[TEXT_BEGIN], words[TEXT_END]
     kept = {name: value for name, value in found.items() if name not in _UNUSED_BY_BEIT3}
     places = "encoder.embed_positions.A.weight"
-    kept[places] = resized(kept[places], (config.image_size // config.patch_size) ** 2)
+    if places in kept:
+        kept[places] = resized(kept[places], (config.image_size // config.patch_size) ** 2)
     return {"queries": queries, **kept}
 
 
 def cpm_bee(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """CPM-Bee's weights, of its own checkpoint, of the one with transformers' prefix, or out of VisCPM's (`llm.`)."""
+    """CPM-Bee's weights, of its own checkpoint or of the one with transformers' prefix."""
     own = ("encoder.", "input_embedding.", "position_bias.")
     found: dict[str, Tensor] = {}
     for name, value in state.items():
-        bare = name.removeprefix("llm.").removeprefix("cpmbee.")
+        bare = name.removeprefix("cpmbee.")
         bare = bare.replace("position_bias.weight", "position_bias.relative_attention_bias")
         if bare.startswith(own):
             found[bare] = value
     return found
+
+
+def viscpm_language_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The CPM-Bee that VisCPM-Chat was tuned with, out of its checkpoint: all of `llm.`, by the names here.
+
+    Raises:
+        WeightsError: this is no checkpoint of VisCPM-Chat.
+    """
+    _check_viscpm(state)
+    return {name[4:]: value for name, value in state.items() if name.startswith("llm.")}
+
+
+def _check_viscpm(state: Mapping[str, Tensor]) -> None:
+    found = {match[1] for name in state if (match := _VISCPM_PARTS.match(name))}
+    strange = sorted(name for name in state if not _VISCPM_PARTS.match(name))
+    lacking = sorted({"vpm.", "query", "mapping.", "llm."} - found)
+    if lacking or strange:
+        problem = (
+            f"it has no {', '.join(lacking)}" if lacking else f"it has {strange[0]} ({len(strange)} such)"
+        )
+        raise WeightsError(
+            f"this is no checkpoint of VisCPM-Chat: {problem}",
+            remedy="give one with vpm., query, mapping. and llm., such as pytorch_model.v1.bin of openbmb/VisCPM-Chat",
+        )
 
 
 def resized(positions: Tensor, patches: int) -> Tensor:
@@ -139,15 +205,20 @@ def resized(positions: Tensor, patches: int) -> Tensor:
     return torch.cat((kept, larger[0].flatten(1).T.to(kept.dtype)))
 
 
-def put(module: nn.Module, state: Mapping[str, Tensor], *, where: str | Path) -> None:
-    """Put `state` into `module`; what the checkpoint does not have (a bridge, experts) keeps its weights.
+def put(
+    module: nn.Module, state: Mapping[str, Tensor], *, where: str | Path, parts: Sequence[str] | None = None
+) -> None:
+    """Put `state` into `module`, in the module's own type, tensor by tensor: no second copy of the weights is made.
+
+    Args:
+        parts: beginnings of the names that the checkpoint must have whole; None: all. Others (a bridge, experts) keep
+            their weights.
 
     Raises:
-        WeightsError: a tensor has no place or another shape, or a part that is there is incomplete.
+        WeightsError: a tensor has no place or another shape, or one is missing.
     """
     own = module.state_dict()
-    begun = {name.split(".")[0] for name in state}
-    lacking = [name for name in own if name.split(".")[0] in begun and name not in state]
+    lacking = [name for name in own if (parts is None or name.split(".")[0] in parts) and name not in state]
     strange = [name for name in state if name not in own]
     shapes = [name for name in state if name in own and own[name].shape != state[name].shape]
     for problem, names in (
@@ -157,6 +228,16 @@ def put(module: nn.Module, state: Mapping[str, Tensor], *, where: str | Path) ->
     ):
         if names:
             raise WeightsError(
-                f"the checkpoint {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)", where=where
+                f"the checkpoint {problem} {', '.join(_shown(name, own, state) for name in sorted(names)[:3])}"
+                f" ({len(names)} in all)",
+                where=where,
+                remedy="the recipe's architecture and the checkpoint must be of the same model: correct one of them",
             )
-    module.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    module.load_state_dict(dict(state), strict=False)
+
+
+def _shown(name: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """A name, with both shapes where they differ."""
+    if name not in own or name not in state:
+        return name
+    return f"{name} {list(state[name].shape)} instead of {list(own[name].shape)}"

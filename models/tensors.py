@@ -49,14 +49,16 @@ def save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     safetensors.torch.save_file(ordered, path, metadata={"format": "pt"})
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str | Path) -> None:
-    """Load `tensors` as the whole state of `module`.
+def load_into(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, where: str | Path, assign: bool = False
+) -> None:
+    """Load `tensors` as the whole state of `module`; `assign`: they become its weights, so that it may be on the meta device.
 
     Raises:
         WeightsError: names are missing or left over, or a shape differs.
     """
     try:
-        module.load_state_dict(dict(tensors), strict=True)
+        module.load_state_dict(dict(tensors), strict=True, assign=assign)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise WeightsError(

@@ -35,13 +35,17 @@ class Source(Section):
 class OtherModel(Section):
     """A model that is scored beside the recipe's own."""
 
+    model: Path | None = Field(
+        None,
+        description="a table with a model of this project: of another recipe, or a published one brought in",
+    )
     transformers_model: Path | None = Field(None, description="a folder as transformers saves it")
     server: Server | None = Field(None, description="an OpenAI-compatible server")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.transformers_model is None) == (self.server is None):
-            raise ValueError("give one of `transformers_model` and `server`")
+        if sum(one is not None for one in (self.model, self.transformers_model, self.server)) != 1:
+            raise ValueError("give one of `model`, `transformers_model` and `server`")
         return self
 
 

@@ -98,13 +98,16 @@ def test_what_a_recipe_does_not_ask_for_is_what_the_stage_needs() -> None:
     assert min(as_bytes(one.memory) for one in asked.values()) >= 32 * 2**30
 
     server = Server(base_url="https://api.example/v1", model="m")
-    beside = system.benchmarks.model_copy(update={"beside": {"other": OtherModel(server=server)}})
+    published = OtherModel(model=Path("data/published/viscpm-chat"))
+    beside = system.benchmarks.model_copy(
+        update={"beside": {"other": OtherModel(server=server), "published": published}}
+    )
     asked_of = {
         asset.key.path[-1]: asset.resources
         for asset in system_graph(system.model_copy(update={"benchmarks": beside})).assets
         if asset.stage.name == "answers"
     }
-    assert (asked_of["finetuned"].gpus, asked_of["other"].gpus) == (1, 0), (
+    assert (asked_of["finetuned"].gpus, asked_of["published"].gpus, asked_of["other"].gpus) == (1, 1, 0), (
         "a server's model needs no GPU here"
     )
 

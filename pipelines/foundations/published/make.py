@@ -11,9 +11,10 @@ from tokenizers import Tokenizer
 from models import backbone, factory
 from models.architecture import LanguageModel
 from models.backbone import Backbone
-from models.chat_folder import Vocabulary, make_chat
+from models.chat_folder import LANGUAGE_FOLDER, Vocabulary, make_chat
 from models.cpm_bee import CpmBee
 from models.cpm_bee_chat import CpmBeeTokenizer
+from models.generation import write_generation
 from models.visual import save_visual_module
 from models.weights import WeightsError
 from pipelines.errors import BadInput
@@ -24,26 +25,42 @@ from pipelines.stage import Outcome, Work
 
 def run(spec: PublishedSpec, work: Work, progress: Progress) -> Outcome:
     """Write the part's folder; the metrics count its parameters."""
-    progress.start(f"{spec.part} of the system", 1, unit="part")
-    try:
-        if spec.part == "language_model":
-            made = language_model(spec.architecture.language_model, spec.tokenizer, seed=spec.seed)
-            make_chat(made.tokenizer, made.template, made.system, 0)
-            backbone.save(made, work.out)
-            parameters = sum(parameter.numel() for parameter in made.model.parameters())
-        else:
-            width = factory.declared_width(spec.architecture.language_model)
-            module = factory.load_visual(spec.architecture.visual, width, seed=spec.seed)
-            save_visual_module(module, work.out)
-            parameters = sum(parameter.numel() for parameter in module.parameters())
-    except WeightsError as error:
-        raise BadInput(
-            error.message,
-            where=f"{error.where}, named by architecture.{spec.part}.weights.source",
-            remedy=error.remedy,
-        ) from error
-    progress.advance()
+    # The small half first: what is wrong with it is known before gigabytes are written.
+    halves = ("visual", "language_model") if spec.part == "model" else (spec.part,)
+    progress.start(f"{spec.part} of the system", len(halves), unit="part")
+    parameters = 0
+    for half in halves:
+        try:
+            if half == "language_model":
+                folder = work.out / LANGUAGE_FOLDER if spec.part == "model" else work.out
+                parameters += _language_model(spec, folder)
+            else:
+                parameters += _visual(spec, work.out)
+        except WeightsError as error:
+            raise BadInput(
+                error.message,
+                where=f"{error.where}, named by architecture.{half}.weights",
+                remedy=error.remedy,
+            ) from error
+        progress.advance()
+    if spec.part == "model" and spec.generation is not None:
+        write_generation(work.out, spec.generation.model_dump())
     return Outcome(metrics={"parameters": parameters})
+
+
+def _language_model(spec: PublishedSpec, folder: Path) -> int:
+    """Write the language model; its parameters, counted."""
+    made = language_model(spec.architecture.language_model, spec.tokenizer, seed=spec.seed)
+    make_chat(made.tokenizer, made.template, made.system, 0)
+    backbone.save(made, folder)
+    return sum(parameter.numel() for parameter in made.model.parameters())
+
+
+def _visual(spec: PublishedSpec, folder: Path) -> int:
+    width = factory.declared_width(spec.architecture.language_model)
+    module = factory.load_visual(spec.architecture.visual, width, seed=spec.seed)
+    save_visual_module(module, folder)
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def language_model(config: LanguageModel, tokenizer: Path | None, *, seed: int) -> Backbone:
