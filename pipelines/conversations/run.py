@@ -55,6 +55,8 @@ def run(spec: ConversationSpec, work: Work, progress: Progress) -> Outcome:
     )
     folder = work.folder / "translated"
     folder.mkdir(exist_ok=True)
+    _restore(work, folder)
+    names = [*(f"{language}.jsonl" for language in targets), DROPPED_FILE]
     entries = _entries(spec)
     reports: list[ChunkReport] = []
     for number in count():
@@ -68,11 +70,22 @@ def run(spec: ConversationSpec, work: Work, progress: Progress) -> Outcome:
             )
             made = _translate_chunk(chunk, translator, parameters, folder, number, progress)
             manifest.write_atomically(report, made.model_dump_json().encode())
+            for path in (*(_part(folder, name, number) for name in names), report):
+                work.keep(path)
         reports.append(ChunkReport.model_validate_json(report.read_bytes()))
-    names = [*(f"{language}.jsonl" for language in targets), DROPPED_FILE]
     for name in names:
         _join((_part(folder, name, number) for number in range(len(reports))), work.out / name)
     return _outcome(reports, targets, work.out)
+
+
+def _restore(work: Work, folder: Path) -> None:
+    """Bring the chunks that an earlier run finished on another machine."""
+    whole = {path.stem.removeprefix("report-") for path in folder.glob("report-*.json")}
+    for part in folder.glob("*.jsonl"):
+        if part.name.partition("-")[0] not in whole:
+            # That run may have translated otherwise what was begun here: its files belong together.
+            part.unlink()
+    work.restore([folder])
 
 
 def _entries(spec: ConversationSpec) -> Iterator[Any]:

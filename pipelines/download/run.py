@@ -67,6 +67,7 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
     shutil.rmtree(scratch, ignore_errors=True)
     for folder in (done, scratch / "tasks"):
         folder.mkdir(parents=True, exist_ok=True)
+    kept = work.restore([done, work.notes])
     progress.start("reading the source", unit="row")
     manifest = fetched(manifest, scratch / "source")
     source = Source(manifest, scratch)
@@ -94,7 +95,7 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
             earlier=None if before is None else spec.output,
             at_work=work.folder / "at_work",
         )
-        with Shipping(work) as shipping:
+        with Shipping(work, done, kept) as shipping:
             _download(spec, settings, source, account, progress, shipping)
     shutil.rmtree(scratch)
     shutil.rmtree(work.folder / "at_work", ignore_errors=True)

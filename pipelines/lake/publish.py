@@ -50,8 +50,15 @@ def publish(
         work.out.replace(final)
         manifest.write(table, made)
     else:
-        known = {table / file.path for file in files}
-        location.remove([path for path in location.listing(table / name) if path not in known])
+        known = {table / file.path: (file.bytes, file.tag) for file in files}
+        there = location.listing(table / name)
+        if lost := [path for path, told in known.items() if there.get(path) != told]:
+            raise BadInput(
+                f"{len(lost)} objects that this run uploaded are gone, or were replaced by another's",
+                where=location.url(lost[0]),
+                remedy="run it again: what is not there is made again; nothing was published",
+            )
+        location.remove([path for path in there if path not in known])
         try:
             manifest.write(table, made, replaces=replaces)
         except location.Conflict:
@@ -84,7 +91,7 @@ def _remove_others(folder: Path, kept: set[Path]) -> None:
 
 
 def tidy(table: Path, made: Manifest, stable_names: Sequence[str]) -> None:
-    """What follows a publish: the stable names show the new files, and old files go.
+    """What follows a publish: the stable names show the new files; old files, and what was kept for a resume, go.
 
     Done again when a table is reused, for a run may have been killed just before it.
     """
@@ -98,6 +105,9 @@ def tidy(table: Path, made: Manifest, stable_names: Sequence[str]) -> None:
             location.write_bytes(target, content)
     for name in stable_names:
         _remove_others(table / name, {table / one for one in shown})
+    shutil.rmtree(cache.scratch(table) / UNPUBLISHED / made.fingerprint, ignore_errors=True)
+    if location.is_remote(table):
+        location.remove(list(location.listing(table / UNPUBLISHED / made.fingerprint)))
     for old in location.folders(table):
         # Only what stages made: `table` may be a folder in which a person keeps other things.
         if old.name != made.fingerprint and _FINGERPRINT.fullmatch(old.name):

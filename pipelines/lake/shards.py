@@ -40,6 +40,10 @@ _MOST_OPEN = 256
 """Files that a reader keeps open; a process may have about a thousand."""
 
 
+def shard_name(prefix: str, number: int) -> str:
+    return f"{prefix}-{number:05d}.tar"
+
+
 class ShardWriter:
     """Writes samples into `<prefix>-00000.tar`, `<prefix>-00001.tar`, ... in the order in which they are added.
 
@@ -57,7 +61,7 @@ class ShardWriter:
 
     @property
     def name(self) -> str:
-        return f"{self._prefix}-{self._number:05d}.tar"
+        return shard_name(self._prefix, self._number)
 
     def add(
         self,

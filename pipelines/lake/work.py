@@ -9,7 +9,7 @@ Both only where the table lies in an object store: on a disk they are in the wor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,24 +32,35 @@ class Work:
     def out(self) -> Path:
         return self.folder / "out"
 
-    def finish(self, path: Path) -> None:
-        """Say that a file of `out` is whole, and will not be read here again.
+    def finish(self, *paths: Path) -> None:
+        """Say that files of `out` are whole, and will not be read here again.
 
-        Where the table is remote it is uploaded now and its local copy deleted, so that a run needs
-        disk for the files in the making only. Safe to be called from worker processes.
+        Where the table is remote they are uploaded now and their local copies deleted, so that a run needs
+        disk for the files in the making only. One note, by the name of the first, stands for them all; it is kept for
+        later runs. Safe to be called from worker processes.
         """
         if self.destination is None:
             return
-        name = path.relative_to(self.out).as_posix()
-        record = _ship(path, name, self.destination)
-        note = self.note(path)
+        records = [_ship(path, path.relative_to(self.out).as_posix(), self.destination) for path in paths]
+        note = self.note(paths[0])
         note.parent.mkdir(parents=True, exist_ok=True)
-        location.write_bytes(note, record.model_dump_json().encode())
-        path.unlink()
+        location.write_bytes(note, "\n".join(record.model_dump_json() for record in records).encode())
+        self.keep(note)
+        for path in paths:
+            path.unlink()
+
+    @property
+    def notes(self) -> Path:
+        """The folder of all notes."""
+        return self.folder / "shipped"
 
     def note(self, path: Path) -> Path:
         """What stands here for a file of `out` that is finished, and in the store."""
-        return self._shipped / f"{path.relative_to(self.out).as_posix()}.json"
+        return self.notes / f"{path.relative_to(self.out).as_posix()}.json"
+
+    def has(self, path: Path) -> bool:
+        """Whether a file of `out`, or the first of several that were finished together, is here or in the store."""
+        return path.is_file() or self.note(path).is_file()
 
     @property
     def kept_at(self) -> Path | None:
@@ -66,30 +77,43 @@ class Work:
         if self.kept_at is not None:
             location.upload(path, self.kept_at / path.relative_to(self.folder))
 
-    def restore(self, paths: Iterable[Path], *, growing: bool = False) -> None:
-        """Fetch those of the files of `folder` that an earlier run kept and that are not here.
+    def restore(self, paths: Iterable[Path], *, growing: bool = False) -> Set[Path]:
+        """Fetch what an earlier run kept of these files and folders, below `folder`, and that is not here.
 
-        `growing`: they only ever grow, so one that is shorter here was left by a run before that run.
+        Return all files that are kept; none where the table is on a disk.
+        A note among them is deleted, whichever run left it, unless the store holds the very objects that it speaks of.
+        `growing`: files only ever grow, so one that is shorter here was left by a run before that run.
         """
         if self.kept_at is None:
-            return
-        kept = self.kept_at
-        missing = {path for path in paths if growing or not path.is_file()}
-        if not missing:
-            return
+            return set()
+        kept, wanted = self.kept_at, set(paths)
         there = {
             self.folder / path.relative_to(kept): size for path, (size, _) in location.listing(kept).items()
         }
-        found = sorted(
+        missing = sorted(
             path
-            for path in missing
-            if path in there and not (path.is_file() and path.stat().st_size >= there[path])
+            for path, size in there.items()
+            if _is_among(path, wanted)
+            and not (path.is_file() and (not growing or path.stat().st_size >= size))
         )
-        cache.in_parallel(lambda path: _fetch(kept / path.relative_to(self.folder), path), found)
+        cache.in_parallel(lambda path: _fetch(kept / path.relative_to(self.folder), path), missing)
+        self._forget_lost(note for note in self._notes() if _is_among(note, wanted))
+        return there.keys()
+
+    def _forget_lost(self, notes: Iterable[Path]) -> None:
+        """Delete the notes that speak of objects that are gone or were replaced since."""
+        # Read before the store is listed: parts that run at the same time go on finishing files.
+        spoken_of = {note: _records(note) for note in notes}
+        if self.destination is None or not spoken_of:
+            return
+        there = location.listing(self.destination)
+        for note, records in spoken_of.items():
+            if any(there.get(self.destination / one.path) != (one.bytes, one.tag) for one in records):
+                note.unlink()
 
     def shipped(self) -> list[TableFile]:
         """The files that are in the object store already; paths relative to `out`."""
-        return [TableFile.model_validate_json(note.read_bytes()) for note in self._notes()]
+        return [record for note in self._notes() for record in _records(note)]
 
     def files(self) -> list[TableFile]:
         """Every file of the run, by path relative to `out`; uploads those that are still here."""
@@ -104,12 +128,18 @@ class Work:
             found += [record for record in self.shipped() if record.path not in names]
         return sorted(found, key=lambda file: Path(file.path))
 
-    @property
-    def _shipped(self) -> Path:
-        return self.folder / "shipped"
-
     def _notes(self) -> Iterator[Path]:
-        yield from sorted(self._shipped.rglob("*.json"))
+        yield from sorted(self.notes.rglob("*.json"))
+
+
+def _records(note: Path) -> list[TableFile]:
+    """A record per line."""
+    return [TableFile.model_validate_json(line) for line in note.read_bytes().splitlines()]
+
+
+def _is_among(path: Path, wanted: Set[Path]) -> bool:
+    """Whether the path, or a folder above it, is wanted."""
+    return path in wanted or any(folder in wanted for folder in path.parents)
 
 
 def _fetch(source: Path, target: Path) -> None:

@@ -107,7 +107,7 @@ def run(spec: ScoreSpec, work: Work, progress: Progress) -> Outcome:
     mine = shards[rank.index :: rank.count]
     work.out.mkdir(parents=True, exist_ok=True)
     work.restore(path for shard in mine for path in _kept(shard, spec, work))
-    unfinished = [path for path in mine if not _path(path, work, "scores").is_file()]
+    unfinished = [path for path in mine if not _is_whole(path, spec, work)]
     speed = Speed("", None)
     if unfinished:
         encoder = _load(spec)
@@ -133,10 +133,19 @@ def _load(spec: ScoreSpec) -> PairEncoder:
 
 
 def _kept(shard: Path, spec: ScoreSpec, work: Work) -> list[Path]:
-    """What a later run needs of a shard. Its scores come last: they mark it done."""
-    embeddings = EMBEDDINGS if spec.parameters.keep_embeddings else ()
-    notes = [work.note(_path(shard, work, prefix, ".npy")) for prefix in embeddings]
+    """What a later run needs of a shard."""
+    notes = [work.note(path) for path in _embeddings(shard, spec, work)]
     return [*notes, _path(shard, work, "dropped"), _path(shard, work, "scores")]
+
+
+def _embeddings(shard: Path, spec: ScoreSpec, work: Work) -> list[Path]:
+    prefixes = EMBEDDINGS if spec.parameters.keep_embeddings else ()
+    return [_path(shard, work, prefix, ".npy") for prefix in prefixes]
+
+
+def _is_whole(shard: Path, spec: ScoreSpec, work: Work) -> bool:
+    """Whether an earlier run scored the shard. Its scores come last; its embeddings may be lost since."""
+    return _path(shard, work, "scores").is_file() and all(map(work.has, _embeddings(shard, spec, work)))
 
 
 def _path(shard: Path, work: Work, prefix: str, suffix: str = ".parquet") -> Path:
@@ -238,8 +247,8 @@ def _write_shard(path: Path, shard: _Shard, spec: ScoreSpec, work: Work) -> None
     _write(_path(path, work, "dropped"), pa.Table.from_pylist(shard.dropped, DROPPED), work)
     columns = {"uid": shard.uids, "score": scores, "perceptual_hash": shard.hashes}
     _write(_path(path, work, "scores"), pa.table(columns, SCORES), work)
-    for kept in _kept(path, spec, work):
-        work.keep(kept)
+    for prefix in ("dropped", "scores"):
+        work.keep(_path(path, work, prefix))
 
 
 def _autocast(encoder: PairEncoder, spec: ScoreSpec) -> contextlib.AbstractContextManager[Any]:

@@ -19,7 +19,7 @@ from pipelines.errors import BadInput
 from pipelines.lake import cache, location, manifest, takedown
 from pipelines.lake.ledger import Ledger
 from pipelines.lake.positioned import PositionedFile
-from pipelines.lake.shards import INDEX, INDEX_FILE, ShardWriter, image_extension, write_index
+from pipelines.lake.shards import INDEX, INDEX_FILE, ShardWriter, image_extension, shard_name, write_index
 from pipelines.model_card.origin import LICENSES, license_of
 from pipelines.progress import Progress
 from pipelines.shard import plan as planning
@@ -44,16 +44,26 @@ class Task:
     """Where the tars of the raw pairs are."""
     source: str
 
+    @property
+    def index(self) -> Path:
+        """The folder of all shards' index rows."""
+        return self.work.folder / "index"
+
     def index_path(self, shard: int) -> Path:
-        return self.work.folder / "index" / f"{shard:05d}.parquet"
+        return self.index / f"{shard:05d}.parquet"
+
+    def is_whole(self, shard: int) -> bool:
+        """Whether an earlier run wrote the shard, and its tar was not lost since."""
+        return self.index_path(shard).is_file() and self.work.has(self.work.out / shard_name(PREFIX, shard))
 
 
 def run(spec: ShardSpec, work: Work, progress: Progress) -> Outcome:
     """Write the tars and `index.parquet`; equal bytes whatever the number of workers."""
     plan = planning.make(spec, work.folder, progress)
     task = Task(plan, work, manifest.data_root(spec.raw_pairs), spec.source)
-    (work.folder / "index").mkdir(exist_ok=True)
-    unfinished = [shard for shard in range(plan.shards) if not task.index_path(shard).is_file()]
+    task.index.mkdir(exist_ok=True)
+    work.restore([task.index, work.notes])
+    unfinished = [shard for shard in range(plan.shards) if not task.is_whole(shard)]
     progress.start("shards", plan.shards, unit="shard", done=plan.shards - len(unfinished))
     workers = min(spec.workers or usable_cores(), len(unfinished) // (1 if spec.workers else SHARDS_EACH))
     if workers <= 1:
@@ -110,6 +120,7 @@ def write_shard(task: Task, shard: int) -> None:
     partial = task.index_path(shard).with_suffix(".partial")
     write_index(partial, writer.rows)
     partial.replace(task.index_path(shard))
+    task.work.keep(task.index_path(shard))
 
 
 def _with_images(task: Task, pairs: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes]]:

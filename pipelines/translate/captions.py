@@ -29,6 +29,7 @@ CAPTIONS = pa.schema([("uid", pa.string()), ("language", pa.string()), ("caption
 TRANSLATIONS = pa.schema([("uid", pa.string()), ("text", pa.string())])
 DROPPED = pa.schema([(name, pa.string()) for name in ("uid", "language", "source", "output", "reason")])
 SAMPLES = 10
+_DROPPED = "dropped"
 
 
 class Sample(BaseModel):
@@ -65,6 +66,7 @@ def run(spec: TranslateSpec, work: Work, progress: Progress) -> Outcome:
     _part_into_chunks(spec, work.folder, chunks)
     folder = work.folder / "translated"
     folder.mkdir(exist_ok=True)
+    _restore(work, folder, targets, chunks)
     unfinished = [number for number in range(chunks) if not _report_path(folder, number).is_file()]
     if unfinished:
         if len(unfinished) < chunks:
@@ -87,11 +89,13 @@ def run(spec: TranslateSpec, work: Work, progress: Progress) -> Outcome:
             hold_to_gate(spec.translator, parameters.least_bleu, directions, spec.test_scores)
             progress.start(f"chunk {number + 1} of {chunks}", unit="sentence")
             _translate_chunk(captions, translator, parameters, folder, number, progress)
+            for path in (*_parts(folder, targets, number), _report_path(folder, number)):
+                work.keep(path)
         if translator.kept:
             progress.say(f"{translator.kept:,} texts had been translated before")
     for language in targets:
-        _join((folder / f"{language}-{n:03d}.parquet" for n in range(chunks)), work.out / f"{language}.parquet", TRANSLATIONS)  # fmt: skip
-    _join((folder / f"dropped-{n:03d}.parquet" for n in range(chunks)), work.out / DROPPED_FILE, DROPPED)
+        _join((_part(folder, language, n) for n in range(chunks)), work.out / f"{language}.parquet", TRANSLATIONS)  # fmt: skip
+    _join((_part(folder, _DROPPED, n) for n in range(chunks)), work.out / DROPPED_FILE, DROPPED)
     reports = [
         ChunkReport.model_validate_json(_report_path(folder, number).read_bytes()) for number in range(chunks)
     ]
@@ -107,6 +111,25 @@ def _part_into_chunks(spec: TranslateSpec, folder: Path, chunks: int) -> None:
         for rows in kept_pairs.read(spec.raw_pairs, spec.filtered_pairs, CAPTIONS.names):
             writer.add(rows.select(CAPTIONS.names), buckets.hash_keys(rows["caption"].to_pylist()))
     manifest.write_atomically(finished, b"")
+
+
+def _restore(work: Work, folder: Path, targets: list[str], chunks: int) -> None:
+    """Bring the chunks that an earlier run finished on another machine."""
+    for number in range(chunks):
+        if not _report_path(folder, number).is_file():
+            # That run may have translated otherwise what was begun here: its files belong together.
+            for part in _parts(folder, targets, number):
+                part.unlink(missing_ok=True)
+    work.restore([folder])
+
+
+def _parts(folder: Path, targets: list[str], number: int) -> list[Path]:
+    """The files of a chunk, besides its report."""
+    return [_part(folder, name, number) for name in (*targets, _DROPPED)]
+
+
+def _part(folder: Path, name: str, number: int) -> Path:
+    return folder / f"{name}-{number:03d}.parquet"
 
 
 def _translate_chunk(
@@ -153,8 +176,8 @@ def _translate_chunk(
                     }
                 )
         kept[target] = len(written)
-        pq.write_table(pa.Table.from_pylist(written, TRANSLATIONS), folder / f"{target}-{number:03d}.parquet")
-    pq.write_table(pa.Table.from_pylist(dropped, DROPPED), folder / f"dropped-{number:03d}.parquet")
+        pq.write_table(pa.Table.from_pylist(written, TRANSLATIONS), _part(folder, target, number))
+    pq.write_table(pa.Table.from_pylist(dropped, DROPPED), _part(folder, _DROPPED, number))
     report = ChunkReport(
         kept=kept,
         dropped=dict(sorted(Counter(row["reason"] for row in dropped).items())),
