@@ -19,7 +19,7 @@ from models.chat_template import Name
 from models.cpm_bee import CpmBee, CpmBeeConfig
 from models.cpm_bee_chat import CpmBeeTokenizer
 from models.language_model import attention_implementation, save_language_model
-from models.weights import INDEX_FILE, TOKENIZER_FILE, VOCABULARY_FILE, WEIGHTS_FILE, read_json, require
+from models.weights import TOKENIZER_FILE, VOCABULARY_FILE, WEIGHTS_FILE, read_json, require, require_weights
 
 CONFIG_FILE = "config.json"
 ADAPTER_FOLDER = "adapter"
@@ -76,7 +76,8 @@ def load(folder: Path) -> Backbone:
         tensors.load_into(model, tensors.load(folder), where=folder, assign=True)
         model.float()
         return Backbone(model, CpmBeeTokenizer.from_file(folder / VOCABULARY_FILE), "cpm_bee", "")
-    require(folder, [TOKENIZER_FILE, *([] if (folder / INDEX_FILE).is_file() else [WEIGHTS_FILE])])
+    require(folder, [TOKENIZER_FILE])
+    require_weights(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
         attn_implementation=attention_implementation(),

@@ -129,14 +129,22 @@ def load_language_model(config: LanguageModel) -> tuple[Any, Vocabulary]:
             f"this config describes {found!r}, not {config.architecture['model_type']!r}",
             where=folder / "config.json", remedy="correct the recipe's source or architecture",
         )  # fmt: skip
+    weights.require_weights(folder)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-            dtype=torch.float32, attn_implementation=attention_implementation(),
+            dtype=torch.float32, attn_implementation=attention_implementation(), output_loading_info=True,
         )  # fmt: skip
+        model: PreTrainedModel = loaded[0]
         _supported(model.config)
     except (OSError, ValueError) as error:
         raise WeightsError(str(error).splitlines()[0], where=folder) from error
+    # transformers begins these anew, and goes on.
+    if lacking := sorted(loaded[1]["missing_keys"]):
+        raise WeightsError(
+            f"the weights lack {lacking[0]} ({len(lacking)} in all), which the config.json beside them describes",
+            where=folder, remedy="give the weights and the config.json of one model",
+        )  # fmt: skip
     declared = declared_width(config)
     if width_of(model) != declared:
         raise WeightsError(

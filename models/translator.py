@@ -15,12 +15,12 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ctranslate2
 import sentencepiece
 
-from models.weights import INDEX_FILE, WEIGHTS_FILE, WeightsError, read_json, require
+from models.weights import WeightsError, read_json, require, require_weights
 
 CT2_FOLDER = "ct2"
 SENTENCEPIECE_FILE = "sentencepiece.bpe.model"
@@ -146,9 +146,8 @@ def convert(source: Path, folder: Path, *, quantization: str | None = None) -> N
     Raises:
         WeightsError: the source lacks a file, has its weights as a pickle, or is another architecture.
     """
-    has_parts = (source / INDEX_FILE).is_file()
-    weights = INDEX_FILE if has_parts else WEIGHTS_FILE
-    require(source, (weights, CONFIG_FILE, SENTENCEPIECE_FILE, VOCABULARY_FILE))
+    require_weights(source)
+    require(source, (CONFIG_FILE, SENTENCEPIECE_FILE, VOCABULARY_FILE))
     # Imported here: translating needs neither transformers nor torch.
     from ctranslate2.converters import TransformersConverter
     from transformers import M2M100Tokenizer
@@ -159,6 +158,13 @@ def convert(source: Path, folder: Path, *, quantization: str | None = None) -> N
             # and the converter takes the vocabulary from that list.
             tokens = list(M2M100Tokenizer.from_pretrained(name).lang_code_to_token.values())
             return M2M100Tokenizer.from_pretrained(name, additional_special_tokens=tokens)
+
+        def load_model(self, model_class: Any, name: str, **options: object) -> Any:
+            # transformers begins weights that are missing anew, and goes on.
+            network, found = model_class.from_pretrained(name, output_loading_info=True, **options)
+            if lacking := sorted(found["missing_keys"]):
+                raise ValueError(f"the weights lack {lacking[0]} ({len(lacking)} in all)")
+            return network
 
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -22,6 +22,9 @@ INDEX_FILE = "model.safetensors.index.json"
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")
 """What is fetched from a hub: never pickles, never code."""
 
+CONVERT = "python -m pipelines.foundations.from_pickle"
+"""The command that makes safetensors of published pickles."""
+
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _DIGEST_CHARACTERS = 64
 
@@ -146,13 +149,30 @@ def require(folder: Path, names: Sequence[str]) -> None:
         raise WeightsError(
             f"this folder has its weights as a pickle ({', '.join(pickles)}), which is never loaded",
             where=folder,
-            remedy="convert it to safetensors where you trust its source, or take a revision that has them",
+            remedy=f"convert it once, `{CONVERT} {folder} OUTPUT`, and name OUTPUT instead",
+        )
+    if WEIGHTS_FILE in lacking and folder.is_dir():
+        raise WeightsError(
+            f"there are no safetensors in it: it lacks {', '.join(lacking)}",
+            where=folder,
+            remedy="copy the whole folder again, or run the stage that makes the model; of a hub's model that is published "
+            f"as pickles alone, which are not fetched, make a folder once: `{CONVERT} OWNER/NAME FOLDER`, and name FOLDER",
         )
     raise WeightsError(
         f"this model folder lacks {', '.join(lacking)}",
         where=folder,
         remedy="copy the whole folder again, or run the stage that makes the model",
     )
+
+
+def require_weights(folder: Path) -> None:
+    """Make sure that a folder has safetensors: one file, or parts with their index.
+
+    Raises:
+        WeightsError: it has none; says how they are made.
+    """
+    if not (folder / INDEX_FILE).is_file():
+        require(folder, [WEIGHTS_FILE])
 
 
 def read_json(path: Path) -> dict[str, Any]:
