@@ -7,7 +7,6 @@ says (how often each source comes, how full the rows are) can be looked at befor
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.architecture import Visual
-from models.chat import IGNORED
-from models.chat_folder import read_chat
-from models.chat_template import Chat
-from models.weights import read_json
 from pipelines.command_line import main
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
@@ -28,10 +22,11 @@ from pipelines.lake.buckets import hash_keys
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
+from pipelines.training.measuring import AT_ONCE, measured
 from pipelines.training.order import make_order
 from pipelines.training.plan import PLAN_FILE, Measures, PackPlan, read_plan, write_plan
-from pipelines.training.spec import PLAN, PlanSpec, caption_languages, caption_prompts
-from pipelines.training.texts import CaptionTexts, InstructionTexts, ShardTexts, Texts
+from pipelines.training.spec import PLAN, PlanSpec
+from pipelines.training.texts import ShardTexts
 
 HELD_OUT_FILE = "held_out.parquet"
 HELD_OUT = pa.schema([("uid", pa.string()), ("image", pa.binary()), ("captions", pa.string())])
@@ -44,13 +39,8 @@ def run(spec: PlanSpec, work: Work, progress: Progress) -> Outcome:
     """Write `plan.arrow` and `held_out.parquet`."""
     shards = ShardTexts(list(spec.shards.values()))
     held_out = _rows_held_out(spec, shards)
-    texts: Texts
-    if spec.kind == "captions":
-        texts = CaptionTexts(shards, chat_of(spec), caption_languages(spec), caption_prompts(spec), spec.seed)
-    else:
-        texts = InstructionTexts(shards, chat_of(spec))
     held_out_uids = {row["uid"] for row in held_out}
-    measures, kept, dropped = _measured(spec, shards, texts, held_out_uids, progress)
+    measures, kept, dropped, not_learned = measured(spec, len(shards), held_out_uids, progress)
     parts: dict[str, list[np.ndarray]] = {}
     for number, name in enumerate(spec.shards):
         table = shards.of_table(number)
@@ -66,26 +56,17 @@ def run(spec: PlanSpec, work: Work, progress: Progress) -> Outcome:
     pq.write_table(pa.Table.from_pylist(held_out, HELD_OUT), work.out / HELD_OUT_FILE)
     plan = read_plan(work.out / PLAN_FILE)
     metrics = _metrics(spec, plan, measures, sources)
-    if isinstance(texts, InstructionTexts):
-        metrics["answers_not_learned"] = left = sum(texts.answers_not_learned(one) for one in kept.tolist())
-        if left:
+    if spec.kind == "conversations":
+        metrics["answers_not_learned"] = not_learned
+        if not_learned:
             progress.say(
-                f"{left:,} answers before the last of their conversation are context, and not learned"
+                f"{not_learned:,} answers before the last of their conversation are context, and not learned"
             )
     return Outcome(
         ledger=Ledger(rows_in=len(shards), kept=len(kept), dropped=dict(sorted(dropped.items()))),
         metrics=metrics,
         rows={PLAN_FILE: plan.table.num_rows, HELD_OUT_FILE: len(held_out)},
     )
-
-
-def chat_of(spec: PlanSpec) -> Chat:
-    """The template and tokenizer that the training will use, without its weights."""
-    folder = manifest.folder(spec.tokenizer)
-    vision = folder if spec.vision is None else manifest.folder(spec.vision)
-    described = read_json(vision / "vision_config.json")
-    described.pop("language_width", None)
-    return read_chat(folder, Visual(**described).encoder.tokens)
 
 
 def _rows_held_out(spec: PlanSpec, shards: ShardTexts) -> list[dict[str, Any]]:
@@ -106,58 +87,30 @@ def _held_out(spec: PlanSpec, shards: ShardTexts) -> dict[int, dict[str, str]]:
     if spec.kind != "captions" or not spec.held_out:
         return {}
     languages = [spec.pivot_language, *spec.target_languages]
-    uids = [shards.uid(index) for index in range(len(shards))]
+    wanted = min(spec.held_out, len(shards) // 10)
     found: dict[int, dict[str, str]] = {}
     seen: set[str] = set()
-    for index in np.lexsort((np.array(uids, dtype=object), hash_keys(uids, spec.seed))).tolist():
-        if len(found) == min(spec.held_out, len(shards) // 10):
+    for index in _by_hash(spec, shards):
+        if len(found) == wanted:
             break
-        captions = shards.document(index)["captions"]
+        uid, captions = shards.uid(index), shards.document(index)["captions"]
         # A table that is read in two languages is there twice.
-        if uids[index] not in seen and all(language in captions for language in languages):
-            seen.add(uids[index])
+        if uid not in seen and all(language in captions for language in languages):
+            seen.add(uid)
             found[index] = {language: captions[language] for language in languages}
     return found
 
 
-def _measured(
-    spec: PlanSpec, shards: ShardTexts, texts: Texts, held_out: set[str], progress: Progress
-) -> tuple[Measures, np.ndarray, Counter[str]]:
-    """The measures of all samples, the places of those that are trained on, and why others are not."""
-    tokens, supervised, images = (np.zeros(len(shards), dtype=np.int64) for _ in range(3))
-    kept: list[int] = []
-    dropped: Counter[str] = Counter()
-    groups: set[str] = set()
-    progress.start("counting tokens", len(shards), unit="sample")
-    for index in range(len(shards)):
-        progress.advance()
-        if held_out and shards.uid(index) in held_out:
-            dropped["held_out"] += 1
-            continue
-        found = texts.text(index, None)
-        if found is None:
-            dropped["no_caption_in_the_language"] += 1
-            continue
-        encoded, group = found
-        if spec.pack_tokens is not None and len(encoded.ids) > spec.pack_tokens:
-            dropped["longer_than_a_pack"] += 1
-            continue
-        if spec.sample_tokens is not None and len(encoded.ids) > spec.sample_tokens:
-            dropped["longer_than_allowed"] += 1
-            continue
-        tokens[index] = len(encoded.ids)
-        supervised[index] = sum(label != IGNORED for label in encoded.labels[1:])
-        images[index] = texts.images(index)
-        if not supervised[index]:
-            dropped["nothing_to_learn"] += 1
-            continue
-        groups.add(group)
-        kept.append(index)
-    return (
-        Measures(tokens, supervised, images, tuple(sorted(groups))),
-        np.array(kept, dtype=np.int64),
-        dropped,
+def _by_hash(spec: PlanSpec, shards: ShardTexts) -> Iterator[int]:
+    """The samples' places in the order of their uids' hashes; memory holds 16 bytes per sample."""
+    keys = np.concatenate(
+        [
+            hash_keys((shards.uid(one) for one in range(start, min(start + AT_ONCE, len(shards)))), spec.seed)
+            for start in range(0, len(shards), AT_ONCE)
+        ]
     )
+    # Stable: equal uids, and the one pair in 2^64 of others, stay in the order of the tables.
+    yield from map(int, np.argsort(keys, kind="stable"))
 
 
 def _check(spec: PlanSpec, sources: Mapping[str, np.ndarray]) -> None:

@@ -17,19 +17,24 @@ def speed_up(model: nn.Module, optimisation: Optimisation) -> nn.Module:
     """Turn on what the recipe asks for, in place; return the model.
 
     Raises:
-        BadInput: fused kernels are asked for where they cannot run, or activations twice of a model that cannot.
+        BadInput: fused kernels or compiled layers are asked for where there are none, or activations twice of a model that cannot.
     """
     if optimisation.activation_checkpointing:
         compute_activations_twice(model)
-    for part in model.modules():
-        if not isinstance(part, PreTrainedModel):
-            continue
-        if optimisation.fused_kernels:
-            _use_liger(part)
-        if optimisation.compile:
-            for layer in part.model.layers:
-                layer.compile()
-        break
+    if not (optimisation.fused_kernels or optimisation.compile):
+        return model
+    language_model = next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)
+    if language_model is None:
+        raise BadInput(
+            "fused_kernels and compile are for the language models of transformers; this one (CPM-Bee) is this project's",
+            where="optimisation.fused_kernels, optimisation.compile",
+            remedy="set both to false",
+        )
+    if optimisation.fused_kernels:
+        _use_liger(language_model)
+    if optimisation.compile:
+        for layer in language_model.model.layers:
+            layer.compile()
     return model
 
 

@@ -20,6 +20,7 @@ from pipelines.stage import Work
 from pipelines.training.loop import train
 from pipelines.training.modes import compute_activations_twice, evaluating, training_mode
 from pipelines.training.spec import Optimisation
+from pipelines.training.speed import speed_up
 from tests.training.toy import Toy, ToySamples
 
 LAYERS = 2
@@ -155,3 +156,16 @@ def test_evaluation_is_for_the_moment_and_leaves_each_module_in_its_mode() -> No
 
     assert {name: module.training for name, module in toy.named_modules()} == before
     assert before["visual"] and not before["language_model"]
+
+
+@pytest.mark.parametrize("switch", ["compile", "fused_kernels"])
+def test_switches_for_models_of_transformers_are_refused_for_others(switch: str) -> None:
+    asked = Optimisation(steps=1, batch_size=1, learning_rates={"": 1e-3}, **{switch: True})
+    with pytest.raises(BadInput, match="CPM-Bee"):
+        speed_up(cpm_bee(), asked)
+
+
+def test_a_language_models_layers_are_compiled_where_asked() -> None:
+    model = qwen2()
+    speed_up(model, Optimisation(steps=1, batch_size=1, learning_rates={"": 1e-3}, compile=True))
+    assert all(layer._compiled_call_impl is not None for layer in model.model.layers)

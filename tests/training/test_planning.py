@@ -14,7 +14,9 @@ from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.lake.identity import pair_uid
 from pipelines.lake.shards import ShardWriter, write_index
+from pipelines.progress import Progress
 from pipelines.stage import execute
+from pipelines.training import measuring
 from pipelines.training.plan import PLAN_FILE, read_plan
 from pipelines.training.planning import HELD_OUT_FILE, plan_for
 from pipelines.training.spec import PLAN, PlanSpec
@@ -50,6 +52,28 @@ def test_every_sample_is_planned_or_counted_with_its_reason(inputs: dict[str, Pa
     assert all(len(plan.packs(step)) % 2 == 0 for step in range(plan.steps))
     assert made.metrics["epochs"] == {"week-1": round(72 / 37, 3)}
     assert 0.5 < made.metrics["pack_fill"] <= 1
+
+
+def test_a_process_per_core_measures_the_same(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = execute(PLAN, spec(inputs, tmp_path / "alone"))
+    monkeypatch.setattr(measuring, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(measuring, "AT_ONCE", 7)
+    monkeypatch.setattr(measuring, "usable_cores", lambda: 2)
+    shared = execute(PLAN, spec(inputs, tmp_path / "shared"))
+    assert shared.data_version == alone.data_version
+    assert shared.ledger == alone.ledger
+
+
+def test_what_a_process_cannot_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = tables.training_inputs(tmp_path / "inputs")
+    monkeypatch.setattr(measuring, "WORTH_PROCESSES", 1)
+    # Its index and manifest stand, so the damage shows where a text is read.
+    shard = next(manifest.folder(inputs["shards"]).glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:600])
+    with pytest.raises(BadInput, match=shard.name):
+        measuring.measured(spec(inputs, tmp_path / "plan"), 40, set(), Progress("test", silent=True))
 
 
 def held_out_places(inputs: dict[str, Path], table: Path) -> set[int]:
