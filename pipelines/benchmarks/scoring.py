@@ -69,10 +69,16 @@ def _reading(asked: Asked, answer: Answer | None, reader: Any) -> Reading:
 
 def figures(benchmark: Benchmark, profile: str, items: Sequence[Judged]) -> dict[str, Any]:
     """Every figure of the items under a profile, as plain JSON; None where nothing was counted."""
+    found = estimates(benchmark, profile, items)
+    return {name: None if one is None else one.document() for name, one in found.items()}
+
+
+def estimates(benchmark: Benchmark, profile: str, items: Sequence[Judged]) -> dict[str, Estimate | None]:
+    """The same, to all digits."""
     found: dict[str, Estimate | None] = {name: mean(items, name) for name in benchmark.figures}
     if profile in benchmark.totals:
         found |= benchmark.totals[profile](items)
-    return {name: None if one is None else one.document() for name, one in found.items()}
+    return found
 
 
 def mean(items: Sequence[Judged], figure: str) -> Estimate | None:

@@ -1,7 +1,7 @@
 """Our profiles read every answer as the tools themselves did; `parity/tools.json` holds what these said.
 
-The table was made by running VLMEvalKit (e8e78f05), Parrot's fork of it (989d6d01), lmms-eval (75571cfe) and
-LLaVA's ScienceQA script (c121f043) on answers of ours.
+The table was made by running VLMEvalKit (e8e78f05), Parrot's fork of it (989d6d01), lmms-eval (75571cfe), LLaVA's
+ScienceQA script (c121f043) and MME's (branch Evaluation, dd295090) on answers of ours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ LETTERS: dict[str, Callable[[str, Sequence[str]], tuple[str | None, str]]] = {
     "lmms-eval seedbench": lmms_eval.first_character,
     "official scienceqa": official.scienceqa_letter,
 }
-YES_NO = {"vlmevalkit": vlmevalkit.yes_or_no, "lmms-eval": lmms_eval.yes_or_no}
+YES_NO = {
+    "vlmevalkit": vlmevalkit.yes_or_no,
+    "lmms-eval": lmms_eval.yes_or_no,
+    "official": official.yes_or_no,
+}
 
 
 def among(letter: str | None, options: Sequence[str]) -> str | None:

@@ -2,13 +2,14 @@
 
 Without a judge, so an answer that the rules cannot resolve is wrong, as with the tool's `exact_matching`. Kept on
 purpose: tables pass through pandas there, so an option or an answer such as "None" or "NA" is lost; a
-letter counts among the last four words only; full-width signs are letters of a word.
+letter counts among the last four words only; full-width signs are letters of a word. In the fork tables pass through Excel's
+format too, in which a text that begins with "=" is a formula, and comes back as 0.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipelines.benchmarks.question import LETTERS
 
@@ -41,11 +42,20 @@ def letter_of_august_2024(answer: str, options: Sequence[str]) -> Found:
     return _letter(answer, options, today=False)
 
 
+def out_of_a_sheet(text: str) -> str:
+    """What the fork reads back of a text that it wrote into a sheet: of a formula, its value, which nobody computed."""
+    return "0" if text.startswith("=") or (text.startswith("{=") and text.endswith("}")) else text
+
+
 def _letter(answer: str, options: Sequence[str], *, today: bool) -> Found:
     if answer in READ_AS_MISSING:
         answer = "nan"
+    kept: Callable[[str], str] = str if today else out_of_a_sheet
+    answer = kept(answer)
     choices = {
-        letter: text for letter, text in zip(LETTERS, options, strict=False) if text not in READ_AS_MISSING
+        letter: kept(text)
+        for letter, text in zip(LETTERS, options, strict=False)
+        if text not in READ_AS_MISSING
     }
     if found := _by_letter(answer, choices, today=today):
         return found
@@ -107,6 +117,11 @@ def yes_or_no(answer: str) -> Found:
     words = without_punctuation(answer.lower()).split()
     held = [word for word in ("yes", "no") if word in words]
     return (held[0], "word") if len(held) == 1 else (None, "unresolved")
+
+
+def yes_or_no_of_august_2024(answer: str) -> Found:
+    """As `yes_or_no`, of what comes out of a sheet."""
+    return yes_or_no(out_of_a_sheet(answer))
 
 
 def without_punctuation(text: str) -> str:

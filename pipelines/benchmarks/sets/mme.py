@@ -104,6 +104,9 @@ def points(judged: Sequence[Judged]) -> dict[str, Estimate | None]:
 READERS = {
     "robust": short_answers.word_reader(short_answers.yes_or_no),
     "vlmevalkit": short_answers.word_reader(lambda answer, _: vlmevalkit.yes_or_no(answer)),
+    "parrot-2024-08": short_answers.word_reader(
+        lambda answer, _: vlmevalkit.yes_or_no_of_august_2024(answer)
+    ),
     "lmms-eval": short_answers.word_reader(lambda answer, _: lmms_eval.yes_or_no(answer)),
     "official": short_answers.word_reader(lambda answer, _: official.yes_or_no(answer)),
 }

@@ -35,7 +35,10 @@ BENCHMARK = Benchmark(
     languages=("en",),
     size=1500,
     questions=choice.questions("mmstar", FILE, kept=("l2_category",)),
-    readers={**choice.readers("robust", "vlmevalkit"), "lmms-eval": choice.reader(lmms_eval.letter_of_four)},
+    readers={
+        **choice.readers("robust", "vlmevalkit", "parrot-2024-08"),
+        "lmms-eval": choice.reader(lmms_eval.letter_of_four),
+    },
     values=choice.plain,
     figures=("plain", "unresolved"),
     totals={"lmms-eval": mean_over_abilities},

@@ -15,7 +15,10 @@ BENCHMARK = Benchmark(
     languages=("en",),
     size=765,
     questions=choice.questions("realworldqa", FILE),
-    readers={**choice.readers("robust", "vlmevalkit"), "lmms-eval": choice.reader(lmms_eval.letter_of_four)},
+    readers={
+        **choice.readers("robust", "vlmevalkit", "parrot-2024-08"),
+        "lmms-eval": choice.reader(lmms_eval.letter_of_four),
+    },
     values=choice.plain,
     figures=("plain", "unresolved"),
 )

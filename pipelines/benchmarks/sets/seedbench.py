@@ -15,7 +15,10 @@ BENCHMARK = Benchmark(
     languages=("en",),
     size=14232,
     questions=choice.questions("seedbench", FILE),
-    readers={**choice.readers("robust", "vlmevalkit"), "lmms-eval": choice.reader(lmms_eval.first_character)},
+    readers={
+        **choice.readers("robust", "vlmevalkit", "parrot-2024-08"),
+        "lmms-eval": choice.reader(lmms_eval.first_character),
+    },
     values=choice.plain,
     figures=("plain", "unresolved"),
 )

@@ -89,7 +89,8 @@ def exact_label(answer: str, asked: Asked) -> tuple[str | None, str]:
     classes = dict(zip(VERBALISER[asked.language], LABELS, strict=True))
     if answer in classes:
         return classes[answer], "verbaliser"
-    return official.exact(answer)
+    # "-" is no class, so an answer "-" does not hit a gold "-".
+    return official.exact(answer) if answer in LABELS else short_answers.UNRESOLVED
 
 
 def values(rows: Sequence[Row]) -> dict[str, float]:
