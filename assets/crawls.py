@@ -89,7 +89,7 @@ def crawl_assets(recipe: Chain, layout: Layout, untranslated: Collection[str] = 
                 where=record,
                 remedy=f"register it: {REGISTER_COMMAND}; a crawl of the world: run the job `world`",
             )
-        return download.spec_for(record, recipe.download, at(crawl, raw_pairs))
+        return download.spec_for(record, recipe.download, at(crawl, raw_pairs), takedown=takedown_list())
 
     def for_pairs(crawl: str, asset: str) -> None:
         if layout.holds_conversations(crawl):

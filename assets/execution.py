@@ -14,7 +14,7 @@ from pipelines.fingerprint import execution_fields
 from pipelines.recipe import Chain
 from pipelines.stage import StageSpec
 
-_OURS = frozenset({"processes", "cache", "judge_cache", "conduct", "test_scores"})
+_OURS = frozenset({"processes", "cache", "judge_cache", "conduct", "takedown", "test_scores"})
 """Fields that the recipe says elsewhere, or that follow from it."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines.crawls import Records
-from pipelines.download.reasons import PASSING, Failure, Reason
+from pipelines.download.reasons import NOT_ASKED_FOR, PASSING, Failure, Reason
 from pipelines.download.source import ShardRow
 from pipelines.download.spec import STAGE, DownloadSpec
 from pipelines.download.writer import ShardWriter, names
@@ -71,7 +71,8 @@ class EarlierShard:
             self.carried += len(group)
             return True
         failure = self._dropped.get(group[0].uid)
-        if failure is None or failure.reason in PASSING:
+        # What was demanded then and is no longer was never asked for.
+        if failure is None or failure.reason in PASSING | NOT_ASKED_FOR:
             return False
         writer.drop(group, failure)
         return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
+from pipelines.lake import takedown
+
 MAX_DETAIL = 200
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\uffff]+")
 
@@ -21,6 +23,7 @@ class Reason(StrEnum):
     CAPTION_CONTROL_CHARACTERS = "caption_control_characters"
     DUPLICATE_ROW = "duplicate_row"
     BEYOND_SLICE = "beyond_slice"
+    TAKEN_DOWN = takedown.REASON
     ROW_MALFORMED = "row_malformed"
     CONVERSATION_MALFORMED = "conversation_malformed"
     CONVERSATION_EMPTY_TURN = "conversation_empty_turn"
@@ -66,6 +69,9 @@ PASSING = frozenset({
     Reason.DNS_FAILED, Reason.CONNECTION_FAILED, Reason.TIMEOUT, Reason.HTTP_429, Reason.HTTP_5XX,
 })  # fmt: skip
 """What may be otherwise another day: rows dropped for these are what another attempt downloads again."""
+
+NOT_ASKED_FOR = frozenset({Reason.BEYOND_SLICE, Reason.TAKEN_DOWN})
+"""Rows that could be used and are not wanted: whether their images could be had is not known."""
 
 
 class Failure(Exception):

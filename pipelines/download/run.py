@@ -23,15 +23,17 @@ from pipelines.download.fetched import fetched
 from pipelines.download.local_images import list_members
 from pipelines.download.network import explained
 from pipelines.download.pool import Pool, Retried
-from pipelines.download.reasons import PASSING, Reason
+from pipelines.download.reasons import NOT_ASKED_FOR, PASSING, Reason
 from pipelines.download.shipping import Shipping
-from pipelines.download.source import Source
+from pipelines.download.source import Shard, Source
 from pipelines.download.spec import DownloadSpec, inputs
 from pipelines.download.suspects import acquit_all
 from pipelines.download.worker import Settings, ShardRecord, ShardTask, record_path
 from pipelines.download.writer import names
 from pipelines.errors import BadInput, StageFailed
+from pipelines.lake import takedown
 from pipelines.lake.ledger import Ledger
+from pipelines.lake.takedown import Demands
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 
@@ -49,6 +51,8 @@ class Account:
     reused: set[int] = field(default_factory=set)
     """Shards that an earlier, ended run had finished."""
     retried: int = 0
+    demands: Demands = field(default_factory=lambda: takedown.read(None))
+    """What must not be fetched, as it was demanded when the run began."""
     ledger: Ledger = field(default_factory=lambda: Ledger(rows_in=0, kept=0))
 
     def add(self, record: ShardRecord, *, reused: bool = False) -> None:
@@ -72,7 +76,7 @@ def run(spec: DownloadSpec, work: Work, progress: Progress) -> Outcome:
     manifest = fetched(manifest, scratch / "source")
     source = Source(manifest, scratch)
     started = time.monotonic()
-    account = Account()
+    account = Account(demands=takedown.read(spec.takedown))
     before = earlier_table(spec, work)
     if before is not None and before.ledger is not None:
         passing = sum(rows for reason, rows in before.ledger.dropped.items() if reason in PASSING)
@@ -215,9 +219,10 @@ def _tasks(
     shipping: Shipping,
 ) -> Iterator[dict[str, Any]]:
     """The shards that are not whole yet, each written out when it is about to be taken."""
-    for shard in source.shards(spec.parameters.rows_per_shard):
+    for whole in source.shards(spec.parameters.rows_per_shard):
+        shard = whole.without(account.demands)
         record = _finished(settings, shard.number, shipping)
-        if record is not None and _ledger(record).rows_in == shard.size:
+        if record is not None and _fits(record, shard):
             account.add(record, reused=True)
             shipping.ship(record)
             progress.advance(shard.size)
@@ -225,6 +230,12 @@ def _tasks(
         task = ShardTask(shard=shard.number, normalised=shard.normalised)
         shard.write(task.file(settings.scratch))
         yield task.model_dump()
+
+
+def _fits(record: ShardRecord, shard: Shard) -> bool:
+    """Whether an earlier run dropped what is demanded now. Demands are only ever added: as many rows are the same rows."""
+    ledger = _ledger(record)
+    return ledger.rows_in == shard.size and ledger.dropped.get(Reason.TAKEN_DOWN, 0) == shard.taken_down
 
 
 def _finished(settings: Settings, number: int, shipping: Shipping) -> ShardRecord | None:
@@ -265,13 +276,13 @@ def _outcome(
         "rows_carried": sum(record.counts.carried for record in account.done.values()),
         "image_bytes": sum(record.counts.image_bytes for record in account.done.values()),
         "images_per_second": round(fetched / seconds, 1),
-        # Of the rows that were asked for: those beyond the slice were not.
         "success_rate": round(
-            ledger.kept / max(1, ledger.rows_in - ledger.dropped.get(Reason.BEYOND_SLICE, 0)), 4
+            ledger.kept / max(1, ledger.rows_in - sum(ledger.dropped.get(one, 0) for one in NOT_ASKED_FOR)), 4
         ),
         "rows_without_image": sum(record.counts.without_image for record in account.done.values()),
         "captions_normalised": sum(record.normalised for record in account.done.values()),
         "dropped": ledger.dropped,
+        "takedown": {"demands": len(account.demands), "list": account.demands.digest},
     }
     rows = {names(number, manifest.kind)[1]: record.counts.kept for number, record in account.done.items()}
     return Outcome(ledger=ledger, metrics=metrics, rows=rows)

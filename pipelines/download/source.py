@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipelines.crawls import CrawlManifest
 from pipelines.download.duplicates import later_duplicates
@@ -23,6 +24,7 @@ from pipelines.download.reasons import Failure, Reason
 from pipelines.download.rows import Row, checked
 from pipelines.download.slice import Slice
 from pipelines.errors import BadInput
+from pipelines.lake.takedown import Demands
 
 
 class ShardRow(NamedTuple):
@@ -62,6 +64,20 @@ class Shard:
     @property
     def normalised(self) -> int:
         return sum(row.normalised for _, row in self.rows)
+
+    @property
+    def taken_down(self) -> int:
+        return sum(failure.reason is Reason.TAKEN_DOWN for _, _, failure in self.rejected)
+
+    def without(self, demands: Demands) -> Shard:
+        """The shard with those of its rows dropped whose removal was demanded: nothing asks for their images."""
+        if not demands or not self.rows:
+            return self
+        urls = pa.chunked_array([pa.array([row.url for _, row in self.rows], pa.string())])
+        demanded = demands.match(urls).to_pylist()
+        told = list(zip(self.rows, demanded, strict=True))
+        dropped = [(at, row, Failure(Reason.TAKEN_DOWN)) for (at, row), wanted in told if wanted]
+        return Shard(self.number, [one for one, wanted in told if not wanted], self.rejected + dropped)
 
     def write(self, path: Path) -> None:
         """Write the shard as JSON, which `read_shard` reads in the worker."""

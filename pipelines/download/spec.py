@@ -76,6 +76,11 @@ class DownloadSpec(StageSpec):
     world: InputTable | None = Field(
         None, description="the manifest's world, whose web server is run meanwhile"
     )
+    takedown: Annotated[Path | None, Execution] = Field(
+        None,
+        description="the takedown list: what it names when the download begins is not fetched. The table that was made stays "
+        "when the list grows; the filter drops the rest",
+    )
     parameters: DownloadParameters = DownloadParameters()
     workers: Annotated[int | None, Execution] = Field(
         None, ge=1, description="processes; none: one per core, and at most 16"
@@ -120,15 +125,24 @@ def _listing(folders: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def spec_for(crawl: Path, parameters: DownloadParameters, output: Path, **execution: int) -> DownloadSpec:
+def spec_for(
+    crawl: Path,
+    parameters: DownloadParameters,
+    output: Path,
+    *,
+    takedown: Path | None = None,
+    **execution: int,
+) -> DownloadSpec:
     """The spec that downloads the crawl whose manifest is at `crawl`.
 
-    `execution` holds `workers` and `threads_per_worker`.
+    `takedown`: the table of what must not be fetched. `execution` holds `workers` and `threads_per_worker`.
 
     Raises:
         BadInput: the manifest is missing or malformed, or names a file that does not exist.
     """
-    document = {"crawl": crawl, "parameters": parameters, "output": output, **execution}
+    document = {
+        "crawl": crawl, "parameters": parameters, "output": output, "takedown": takedown, **execution,
+    }  # fmt: skip
     return DownloadSpec.model_validate(document)
 
 

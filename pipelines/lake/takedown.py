@@ -1,6 +1,6 @@
 """What must not be published again: URLs and domains whose removal was demanded.
 
-The list is a table of its own, made by `python -m pipelines.takedown` and read by the stages that
+The list is a table of its own, made by `python -m pipelines.takedown` and read by the download and by the stages that
 publish pairs. A URL is demanded whatever its scheme, the case of its host, its default port or fragment; a domain
 with everything below it.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
+from pipelines.lake.identity import document_sha256
 
 FILE = "takedown.parquet"
 LIST = pa.schema([("kind", pa.string()), ("value", pa.string()), ("note", pa.string())])
@@ -46,6 +48,14 @@ class Demands:
     def __bool__(self) -> bool:
         return bool(self.urls or self.domains)
 
+    def __len__(self) -> int:
+        return len(self.urls) + len(self.domains)
+
+    @property
+    def digest(self) -> str:
+        """Of what is demanded: in whatever words, and for whatever notes."""
+        return document_sha256({"urls": sorted(self.urls), "domains": sorted(self.domains)})[:16]
+
     def match(self, urls: pa.ChunkedArray) -> pa.ChunkedArray:
         """Which of the URLs are demanded; never null."""
         hosts = pc.struct_field(pc.extract_regex(urls, _HOST), "host").combine_chunks().dictionary_encode()
@@ -66,9 +76,12 @@ class Demands:
 
     def _watches(self, host: str) -> bool:
         """Whether a URL of this host may be demanded."""
-        return any(name in self.domains for name in _above(_plain(host))) or _plain(host) in {
-            _host(url) for url in self.urls
-        }
+        return any(name in self.domains for name in _above(_plain(host))) or _plain(host) in self._hosts
+
+    @cached_property
+    def _hosts(self) -> frozenset[str]:
+        """The hosts of the demanded URLs."""
+        return frozenset(map(_host, self.urls))
 
 
 def read(table: Path | None) -> Demands:

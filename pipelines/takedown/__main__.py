@@ -1,7 +1,8 @@
 """`python -m pipelines.takedown --workspace data/mine --domain images.example.org`.
 
 Puts URLs and domains on the workspace's takedown list, and says where what they name is: rows, shards, and
-every checkpoint that was made from these. The next run of the training shards leaves the rows out.
+every checkpoint that was made from these. The next run of the training shards leaves the rows out, and no new crawl
+asks for them.
 """
 
 from __future__ import annotations
