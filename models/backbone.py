@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from models import lora, tensors
 from models.chat_folder import CHAT_FILE, Vocabulary
-from models.chat_template import Name
+from models.chat_template import Name, TemplateChat
 from models.cpm_bee import CpmBee, CpmBeeConfig
 from models.cpm_bee_chat import CpmBeeTokenizer
 from models.language_model import attention_implementation, save_language_model
@@ -35,8 +35,8 @@ class Backbone(NamedTuple):
     system: str
 
 
-def save(backbone: Backbone, folder: Path) -> None:
-    """Write a language model's folder.
+def save(backbone: Backbone, folder: Path, *, image_tokens: int = 0) -> None:
+    """Write a language model's folder; `image_tokens`: visual tokens per image of the model that it is part of.
 
     Of a model with adapters, `adapter/` holds these as peft reads them, and the folder itself the model with
     them merged in, which any loader reads.
@@ -49,11 +49,12 @@ def save(backbone: Backbone, folder: Path) -> None:
         (folder / CONFIG_FILE).write_text(json.dumps(document, indent=1) + "\n")
         tokenizer.save(folder / VOCABULARY_FILE)
     elif isinstance(tokenizer, Tokenizer):
+        own = TemplateChat(tokenizer, template, system=system, image_tokens=image_tokens)
         if (config := lora.config_of(model)) is not None:
             lora.save_adapters(model, config, folder / ADAPTER_FOLDER)
-            save_language_model(model, tokenizer, folder, state=lora.merged_state(model))
+            save_language_model(model, own, folder, state=lora.merged_state(model))
         else:
-            save_language_model(model, tokenizer, folder)
+            save_language_model(model, own, folder)
     chat = {"template": template, "system": system}
     (folder / CHAT_FILE).write_text(json.dumps(chat, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

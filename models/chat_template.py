@@ -160,6 +160,8 @@ class TemplateChat:
 
 
 _ENDS = {"chatml": "<|im_end|>", "vicuna": "</s>", "llama3": "<|eot_id|>"}
+BEGINS = {"vicuna": "<s>", "llama3": "<|begin_of_text|>"}
+"""The mark that a conversation begins with, of the templates that have one."""
 
 
 def _end(tokenizer: Tokenizer, template: Name) -> str:
@@ -213,7 +215,7 @@ def _llama3(turns: Sequence[Turn], system: str) -> Iterator[Piece]:
     def header(role: str) -> Iterator[Piece]:
         yield from (Mark("<|start_header_id|>"), Text(role), Mark("<|end_header_id|>"))
 
-    yield Mark("<|begin_of_text|>")
+    yield Mark(BEGINS["llama3"])
     if system:
         yield from header("system")
         yield from (Text(f"\n\n{system}"), Mark("<|eot_id|>"))
@@ -229,7 +231,7 @@ def _llama3(turns: Sequence[Turn], system: str) -> Iterator[Piece]:
 
 
 def _vicuna(turns: Sequence[Turn], system: str) -> Iterator[Piece]:
-    yield Mark("<s>")
+    yield Mark(BEGINS["vicuna"])
     before = f"{system} "
     for question, answer in turns:
         *shown, last = _with_pictures(f"{before}USER: {question} ASSISTANT:")

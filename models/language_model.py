@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
 
-from models.chat import END_OF_TEXT, IGNORED
+from models import tokenizer_folder
+from models.chat import IGNORED
+from models.chat_template import TemplateChat
 from models.cpm_bee import CpmBee
 from models.packing import Packing, packed_arguments
-from models.weights import TOKENIZER_FILE
 
 SUPERVISED_MULTIPLE = 128
 
@@ -60,15 +58,11 @@ def attention_implementation() -> str:
 
 
 def save_language_model(
-    model: PreTrainedModel, tokenizer: Tokenizer, folder: Path, *, state: dict[str, Tensor] | None = None
+    model: PreTrainedModel, chat: TemplateChat, folder: Path, *, state: dict[str, Tensor] | None = None
 ) -> None:
-    """Write the model and its tokenizer as a transformers folder; `state` replaces the model's own weights."""
+    """Write the model, its tokenizer and its chat template as a transformers folder; `state` replaces the model's own weights."""
     model.save_pretrained(folder, state_dict=state)
-    tokenizer.save(os.fspath(folder / TOKENIZER_FILE))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
-    }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
+    tokenizer_folder.save(chat, folder)
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ class VisionLanguageModel(nn.Module):
         """Write the model: language_model/ (a transformers folder), the visual module, and the chat template."""
         save_visual_module(self.visual, folder)
         own = Backbone(self.language_model, self.tokenizer, self.template, self.system)
-        backbone.save(own, folder / LANGUAGE_FOLDER)
+        backbone.save(own, folder / LANGUAGE_FOLDER, image_tokens=self.image_tokens)
 
 
 def prompts_of_images(

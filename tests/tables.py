@@ -125,6 +125,7 @@ def training_inputs(folder: Path) -> dict[str, Path]:
     """A random language model, a random visual module, and shards: all that pretraining reads, tiny."""
     # Here, for torch costs the tests that need only tables ten seconds.
     from models.chat import prompt
+    from models.chat_template import TemplateChat
     from models.language_model import SmallConfig, make_language_model, save_language_model
     from models.vision import VisionConfig
     from models.vision_language import make_visual_module, save_visual_module
@@ -136,13 +137,14 @@ def training_inputs(folder: Path) -> dict[str, Path]:
         for turn in document["turns"]
     ]
     tokenizer = make_word_tokenizer(texts, 512)
+    chat = TemplateChat(tokenizer, "chatml")
     config = SmallConfig(width=32, layers=2, heads=2, mlp_width=64, positions=256)
     language_model = make_language_model(config, vocabulary=tokenizer.get_vocab_size(), seed=0)
     vision = VisionConfig(image_size=32, patch_size=8, queries=4, width=32, layers=1, heads=2)
     visual = make_visual_module(vision, 32, seed=0)
     return {
         "language_model": publish(
-            folder / "language_model", lambda out: save_language_model(language_model, tokenizer, out)
+            folder / "language_model", lambda out: save_language_model(language_model, chat, out)
         ),
         "vision": publish(folder / "vision", lambda out: save_visual_module(visual, out)),
         "shards": training_shards(folder / "shards", 40),

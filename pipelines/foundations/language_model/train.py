@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from models.chat import Encoded, encode_conversation, padding_token, prompt
+from models.chat_template import TemplateChat
 from models.language_model import (
     SmallConfig,
     Supervision,
@@ -90,7 +91,7 @@ def run(spec: LanguageModelSpec, work: Work, progress: Progress) -> Outcome:
     )  # fmt: skip
     if int(os.environ.get("RANK", "0")) == 0:
         put_weights(model, {name.removeprefix("language_model."): w for name, w in trained.weights.items()})
-        save_language_model(model, tokenizer, work.out)
+        save_language_model(model, TemplateChat(tokenizer, "chatml"), work.out)
     return Outcome(metrics={**trained.metrics, "vocabulary": vocabulary})
 
 

@@ -32,7 +32,7 @@ STAGE = Stage(
     name="published_part",
     module="pipelines.foundations.published",
     spec_type=PublishedSpec,
-    code_version="2",
+    code_version="3",
     run=lazy("pipelines.foundations.published.make:run"),
     summary="Bring a system's language model or visual module into the lake, in the layout that training reads; "
     "or a whole published model, to be talked with and scored.",
