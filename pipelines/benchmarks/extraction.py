@@ -89,7 +89,7 @@ def choice(answer: str, options: Sequence[str]) -> Choice:
 
     In this order: the answer is a letter, or starts with one as a label; it announces one; it says yes or no where these are the
     options; it is or holds the text of exactly one option; it holds exactly one letter of an option. Two different
-    findings of one kind are no finding, and what is denied is not found.
+    findings of one kind are no finding, and what is denied, or said not to be the only one, is not found.
     """
     letters = LETTERS[: len(options)]
     text = _latin_letters(normalised(answer))
@@ -132,7 +132,8 @@ def choice(answer: str, options: Sequence[str]) -> Choice:
     if len(held) == 1:
         return Choice(letters[held.pop()], how)
     single = {match[1] for match in named if not _denied(text, match, 1)}
-    if len(single) == 1 and not held:
+    several = any(lexicon.one_of_several(text[: match.start(1)], text[match.end(1) :]) for match in named)
+    if len(single) == 1 and not held and not several:
         return Choice(single.pop(), "only_letter")
     return Choice(None, "unresolved")
 
@@ -178,9 +179,14 @@ def contained(answer: str, texts: Sequence[str]) -> set[int]:
 
 
 def asserted(answer: str, texts: Sequence[str]) -> set[int]:
-    """As `contained`, without those that are denied: "not red", "neither red nor green"."""
+    """As `contained`, without those that are denied: "not red", "neither red nor green".
+
+    None at all where one is said not to be the only one: "not only red" names no single one.
+    """
     said = normalised(answer).casefold()
     mentions = sorted(_mentions(said, texts))
+    if any(lexicon.one_of_several(said[:start], said[end:]) for start, end, _ in mentions):
+        return set()
     return {
         number
         for start, end, number in mentions

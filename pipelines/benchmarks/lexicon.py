@@ -127,13 +127,13 @@ def key(name: str) -> Words:
 
 
 @functools.cache
-def _denials() -> Words:
-    """A denial at the end of a text, with what may stand between it and the word that follows."""
+def _ending(name: str) -> Words:
+    """One of a key's words at the end of a text, with what may stand between it and the word that follows."""
     fillers = _by_script("filler")
     parts = {}
-    for script, denials in _by_script("not").items():
+    for script, words in _by_script(name).items():
         filler = _bounded("|".join(fillers.get(script, ["(?!)"])), script)
-        parts[script] = [rf"(?:{'|'.join(denials)})(?:{_GAP}{filler}){{0,6}}{_GAP}$"]
+        parts[script] = [rf"(?:{'|'.join(words)})(?:{_GAP}{filler}){{0,6}}{_GAP}$"]
     return Words(parts)
 
 
@@ -148,11 +148,26 @@ def denied(before: str, after: str, *, letter: bool = False, bare: bool = False)
     a mere "no" before it denies, too.
     """
     before = plain(before[-_REACH:])
-    if _denials().search(before) or (bare and _BARE_NO.search(before)):
+    if _ending("not").search(before) or (bare and _BARE_NO.search(before)):
         return True
-    after = plain(after[:_REACH])
-    after = after[_AFTER_GAP.match(after).end() :]  # type: ignore[union-attr]
+    after = _behind(after)
     return bool(key("not_after").match(after) or (letter and key("not_after_letter").match(after)))
+
+
+def one_of_several(before: str, after: str) -> bool:
+    """Whether what stands between the two texts is said not to be all: "not only red", in any language."""
+    folded_before = plain(before[-_REACH:])
+    return bool(
+        _ending("not_only").search(folded_before)
+        or key("not_only_after").match(_behind(after))
+        or (_ending("only").search(folded_before) and denied("", after, letter=True))
+    )
+
+
+def _behind(after: str) -> str:
+    """What follows, folded, from its first word on."""
+    after = plain(after[:_REACH])
+    return after[_AFTER_GAP.match(after).end() :]  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)

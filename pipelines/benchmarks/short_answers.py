@@ -39,7 +39,7 @@ def polarity(clause: str) -> str | None:
             if key(said).fullmatch(rest):
                 return said
         for said in ("yes", "no"):
-            if key(f"{said}_first").match(rest):
+            if key(f"{said}_first").match(rest) and not key("not_only").match(rest):
                 return said
     return None
 
@@ -57,7 +57,8 @@ def yes_or_no(answer: str, _: Asked | None = None) -> Found:
     found = {said for clause in clauses if (said := polarity(clause))}
     if found:
         return (found.pop(), "clause") if len(found) == 1 else UNRESOLVED
-    if any(key("denies").search(clause) for clause in clauses):
+    # "It is not only a dog" says yes to one question and no to another.
+    if any(key("denies").search(clause) and not key("not_only").search(clause) for clause in clauses):
         return "no", "denial"
     strong = {said for said in ("yes", "no") for clause in clauses if key(f"strong_{said}").search(clause)}
     words = {word for clause in clauses for word in clause.split() if len(word) > 1}
