@@ -32,8 +32,12 @@ from pipelines.benchmarks.question import Asked, Key
 from pipelines.judge import reading
 from pipelines.judge.items import Review
 from pipelines.judge.spec import Judge
+from pipelines.lake import manifest
 from pipelines.remote.spec import Server
+from pipelines.score_answers.spec import STAGE, ScoreAnswersSpec
+from pipelines.stage import execute
 from tests.benchmarks import published
+from tests.benchmarks.conftest import publish
 
 CASES = json.loads((Path(__file__).parent / "parity/scores.json").read_text(encoding="utf-8"))
 JUDGED = ("llava", "unimm")
@@ -117,6 +121,24 @@ def test_the_scores_are_the_tools_own(case: dict[str, Any], tmp_path: Path) -> N
         assert ours == pytest.approx(figures, rel=1e-12), profile
         if categories := expected.get("categories"):
             assert by_category(items, next(iter(figures))) == pytest.approx(categories, rel=1e-12), profile
+
+
+def test_the_stage_writes_these_scores(tmp_path: Path) -> None:
+    case = next(one for one in CASES if name(one) == "mmbench-ar-gaps")
+    (tmp_path / "table/made").mkdir(parents=True)
+    (tmp_path / "answers/made").mkdir(parents=True)
+    _, given = asked_and_answered(case, tmp_path / "table/made")
+    answers.write(given.values(), tmp_path / "answers/made" / answers.FILE)
+    spec = ScoreAnswersSpec(
+        output=tmp_path / "scores",
+        answers={"model": publish(tmp_path / "answers", "answers")},
+        benchmarks={"mmbench": publish(tmp_path / "table", "benchmark")},
+    )
+    execute(STAGE, spec)
+    document = json.loads(manifest.file(tmp_path / "scores", "scores.json").read_text())
+    profiles = document["models"]["model"]["mmbench"]["ar"]["profiles"]
+    found = {profile: profiles[profile]["circular"]["value"] for profile in case["scores"]}
+    assert found == {profile: round(said["circular"], 4) for profile, said in case["scores"].items()}
 
 
 def by_category(items: Sequence[Judged], figure: str) -> dict[str, float]:
