@@ -1,19 +1,21 @@
 """Training shards: webdataset tars whose bytes depend on the samples alone, and an index for random access.
 
 A sample is two members in a row, `<uid>.<ext>` and `<uid>.json`, so any webdataset reader can stream a
-shard; a sample without an image is its `<uid>.json` alone. The index tells where the bytes of both stand, so a training loader parses no tar: it reads any
-sample with two positioned reads.
+shard; a sample without an image is its `<uid>.json` alone, and one of several has `<uid>.1.<ext>`, `<uid>.2.<ext>`, ... after its
+first. The index tells where the bytes of each stand, so a training loader parses no tar: it reads any sample with a
+positioned read per member.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -35,6 +37,10 @@ INDEX = pa.schema(
 )
 """`languages`: of the captions or turns, sorted. Offsets and lengths are bytes in the tar named by `shard`;
 a sample without an image has 0 for both of its image."""
+FURTHER_IMAGES = pa.field(
+    "further_images", pa.list_(pa.struct([("offset", pa.int64()), ("length", pa.int64())]))
+)
+"""The images after the first, in their order: a column of tables that have samples of several images, and of no others."""
 
 _MOST_OPEN = 256
 """Files that a reader keeps open; a process may have about a thousand."""
@@ -70,14 +76,31 @@ class ShardWriter:
         extension: str,
         document: Mapping[str, Any],
         languages: Iterable[str],
+        *,
+        further_images: Sequence[bytes] = (),
     ) -> None:
-        """Add a sample: an image file's bytes, or none, and the document of its texts, which are in `languages`."""
+        """Add a sample: an image file's bytes, or none, and the document of its texts, which are in `languages`.
+
+        `further_images`: image files after the first, in the order in which the texts have their markers.
+
+        Raises:
+            ValueError: there are further images and no first one, or one of them is empty.
+        """
+        if further_images and (image is None or not all(further_images)):
+            raise ValueError(f"the sample {uid} has no first image, or an empty further one")
         if self._stream is None:
             stream = self._stream = self._partial.open("wb")
             self._tar = DeterministicTar(stream)
             self._samples = 0
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         image_offset = 0 if image is None else self._tar.add_bytes(f"{uid}.{extension}", image)
+        further = [
+            {
+                "offset": self._tar.add_bytes(f"{uid}.{number}.{image_extension(one)}", one),
+                "length": len(one),
+            }
+            for number, one in enumerate(further_images, start=1)
+        ]
         json_offset = self._tar.add_bytes(f"{uid}.json", text)
         self.rows.append(
             {
@@ -88,6 +111,7 @@ class ShardWriter:
                 "json_offset": json_offset,
                 "json_length": len(text),
                 "languages": sorted(set(languages)),
+                FURTHER_IMAGES.name: further,
             }
         )
         self._samples += 1
@@ -125,7 +149,8 @@ class ShardWriter:
 
 def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write index rows in the order given."""
-    pq.write_table(pa.Table.from_pylist(rows, INDEX), path)
+    several = any(row.get(FURTHER_IMAGES.name) for row in rows)
+    pq.write_table(pa.Table.from_pylist(rows, INDEX.append(FURTHER_IMAGES) if several else INDEX), path)
 
 
 class ShardReader:
@@ -140,7 +165,8 @@ class ShardReader:
         Raises:
             BadInput: the table does not exist, or is no table of shards.
         """
-        index = pq.read_table(manifest.file(table, INDEX_FILE), schema=INDEX)
+        # Of a table without samples of several images, pyarrow makes the column of nulls.
+        index = pq.read_table(manifest.file(table, INDEX_FILE), schema=INDEX.append(FURTHER_IMAGES))
         self._folder = manifest.data_root(table)
         self.uids: pa.ChunkedArray = index["uid"]
         self.languages: pa.ChunkedArray = index["languages"]
@@ -150,25 +176,44 @@ class ShardReader:
         self._shard = shards.indices.to_numpy()
         self._image = [index[name].to_numpy() for name in ("image_offset", "image_length")]
         self._json = [index[name].to_numpy() for name in ("json_offset", "json_length")]
+        further = index[FURTHER_IMAGES.name].combine_chunks()
+        counts = further.value_lengths().fill_null(0).to_numpy()
+        self._further_counts = counts if counts.any() else None
+        self._further_starts = np.cumsum(counts) - counts
+        places = further.flatten()
+        self._further = [places.field(name).to_numpy() for name in ("offset", "length")]
         self._open: dict[int, PositionedFile] = {}
 
     def __len__(self) -> int:
         return len(self._shard)
 
     def __getitem__(self, place: int) -> tuple[bytes, dict[str, Any]]:
-        """The image file's bytes and the document of the sample at a place in the index."""
+        """The first image file's bytes and the document of the sample at a place in the index."""
         return self.image(place), self.document(place)
 
     def images(self, place: int) -> int:
-        """How many images the sample has: one or none."""
-        return int(self._image[1][place] > 0)
+        """How many images the sample has."""
+        further = 0 if self._further_counts is None else int(self._further_counts[place])
+        return int(self._image[1][place] > 0) + further
 
-    def image(self, place: int) -> bytes:
-        """The image file's bytes; no bytes where the sample has no image."""
-        return self._read(place, *self._image)
+    def image(self, place: int, number: int = 0) -> bytes:
+        """The bytes of one of the sample's image files, the first by default; none where the sample has no image.
+
+        Raises:
+            IndexError: it has no image of this number.
+        """
+        if number == 0:
+            return self._read(place, int(self._image[0][place]), int(self._image[1][place]))
+        if not 0 < number < self.images(place):
+            raise IndexError(
+                f"the sample at place {place} has {self.images(place)} images, none of number {number}"
+            )
+        at = int(self._further_starts[place]) + number - 1
+        return self._read(place, int(self._further[0][at]), int(self._further[1][at]))
 
     def document(self, place: int) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self._read(place, *self._json))
+        text = self._read(place, int(self._json[0][place]), int(self._json[1][place]))
+        document: dict[str, Any] = json.loads(text)
         return document
 
     def close(self) -> None:
@@ -178,7 +223,7 @@ class ShardReader:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
-    def _read(self, place: int, offsets: Any, lengths: Any) -> bytes:
+    def _read(self, place: int, offset: int, length: int) -> bytes:
         shard = int(self._shard[place])
         if shard not in self._open:
             if len(self._open) == _MOST_OPEN:
@@ -187,8 +232,8 @@ class ShardReader:
             self._open[shard] = PositionedFile(self._folder / self._names[shard], ahead_bytes=0)
         return read_exactly(
             self._open[shard],
-            int(offsets[place]),
-            int(lengths[place]),
+            offset,
+            length,
             what=f"the sample at place {place} of the index",
             remedy="run the stage again: it notices the damage and makes the table anew",
         )

@@ -19,7 +19,7 @@ CACHED_BYTES = 150_000_000
 
 
 class ShardSamples:
-    """Conversations with their images, where they have one; small images stay decoded."""
+    """Conversations with their images, where they have some; small images stay decoded."""
 
     def __init__(
         self, shards: ShardTexts, texts: Texts, preprocess: Callable[[Image.Image], np.ndarray], size: int
@@ -46,7 +46,10 @@ class ShardSamples:
 
     def sample(self, index: int, epoch: int) -> Sample:
         text, group = self.text(index, epoch)
-        return Sample(text, self._pixels(index) if self._texts.images(index) else None, group)
+        squares = [self._pixels(index, number) for number in range(self._texts.images(index))]
+        if len(squares) > 1:
+            return Sample(text, np.stack(squares), group)
+        return Sample(text, squares[0] if squares else None, group)
 
-    def _decode(self, index: int) -> np.ndarray:
-        return self._preprocess(Image.open(io.BytesIO(self._shards.image(index))))
+    def _decode(self, index: int, number: int) -> np.ndarray:
+        return self._preprocess(Image.open(io.BytesIO(self._shards.image(index, number))))

@@ -38,13 +38,13 @@ class ShardTexts:
         reader, place = self._find(index)
         return reader.document(place)
 
-    def image(self, index: int) -> bytes:
-        """The image file of a sample."""
+    def image(self, index: int, number: int = 0) -> bytes:
+        """An image file of a sample: the first, or that of a number."""
         reader, place = self._find(index)
-        return reader.image(place)
+        return reader.image(place, number)
 
     def images(self, index: int) -> int:
-        """How many images a sample has: one or none."""
+        """How many images a sample has."""
         reader, place = self._find(index)
         return reader.images(place)
 
@@ -106,7 +106,7 @@ class CaptionTexts:
 
 
 class InstructionTexts:
-    """Conversations about an image, or about none, in whatever language each turn is."""
+    """Conversations about an image, several, or none, in whatever language each turn is."""
 
     def __init__(self, shards: ShardTexts, chat: Chat) -> None:
         self._shards, self._chat = shards, chat
@@ -114,7 +114,13 @@ class InstructionTexts:
     def text(self, index: int, epoch: int | None) -> tuple[Encoded, str]:
         document = self._shards.document(index)
         turns = [(turn["question"], turn["answer"]) for turn in document["turns"]]
-        encoded = self._chat.encode(turns, images=self.images(index))
+        try:
+            encoded = self._chat.encode(turns, images=self.images(index))
+        except ValueError as error:
+            raise BadInput(
+                str(error), where=f"sample {self._shards.uid(index)}, place {index} of the training set",
+                remedy="give its text one marker per image, or none: then they all come before the first question",
+            ) from error  # fmt: skip
         return encoded, f"{document['source']}/{'+'.join(self.languages(index))}"
 
     def images(self, index: int) -> int:

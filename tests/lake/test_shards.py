@@ -9,13 +9,14 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
-from pipelines.lake.shards import INDEX_FILE, ShardReader, ShardWriter, image_extension, write_index
+from pipelines.lake.shards import INDEX, INDEX_FILE, ShardReader, ShardWriter, image_extension, write_index
 from tests.lake.reading_process import read_all
 from tests.tables import publish
 
@@ -127,3 +128,46 @@ def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:600])
     with pytest.raises(BadInput, match=r"shard-00000\.tar"):
         ShardReader(table)[2]
+
+
+def test_samples_of_several_images_stand_beside_others(tmp_path: Path) -> None:
+    import webdataset
+
+    png = b"\x89PNG\r\n\x1a\n"
+    images = [[JPEG + b"a"], [JPEG + b"b", png + b"c", JPEG + b"d"], [], [png + b"e", JPEG + b"f"]]
+
+    def write_some(out: Path) -> None:
+        with ShardWriter(out, "shard", 3) as writer:
+            for number, (first, *further) in enumerate([one or [b""] for one in images]):
+                uid = f"{number:032x}"
+                document = {"uid": uid, "number": number}
+                writer.add(
+                    uid, first or None, image_extension(first), document, ["en"], further_images=further
+                )
+        write_index(out / INDEX_FILE, writer.rows)
+
+    table = publish(tmp_path / "table", write_some)
+    reader = ShardReader(table)
+    assert [reader.images(place) for place in range(len(reader))] == [1, 3, 0, 2]
+    for place, expected in enumerate(images):
+        assert [reader.image(place, number) for number in range(reader.images(place))] == expected
+        assert reader.document(place)["number"] == place
+        with pytest.raises(IndexError):
+            reader.image(place, max(len(expected), 1))
+    urls = [str(path) for path in sorted(manifest.folder(table).glob("*.tar"))]
+    second = list(webdataset.WebDataset(urls, shardshuffle=False))[1]
+    assert [second[name] for name in ("jpg", "1.png", "2.jpg")] == images[1]
+    again = tmp_path / "again"
+    again.mkdir()
+    write_some(again)
+    assert contents(manifest.folder(table)) == contents(again)
+
+
+def test_an_index_without_several_images_is_as_it_always_was(tmp_path: Path) -> None:
+    write(tmp_path, FEW)
+    assert pq.read_schema(tmp_path / INDEX_FILE).names == INDEX.names
+
+
+def test_a_further_image_without_a_first_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no first image"), ShardWriter(tmp_path, "shard", 2) as writer:
+        writer.add("a" * 32, None, "", {}, ["en"], further_images=[JPEG])

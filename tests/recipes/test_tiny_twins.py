@@ -70,7 +70,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def conversations(table: Path, languages: Sequence[str]) -> Path:
-    """Two-turn conversations, the languages taking turns; every fifth is about no image."""
+    """Two-turn conversations, the languages taking turns; every fifth is about no image, every other fifth about two."""
 
     def write(folder: Path) -> None:
         with ShardWriter(folder, "shard", 12) as writer:
@@ -83,7 +83,11 @@ def conversations(table: Path, languages: Sequence[str]) -> Path:
                 ]
                 uid = pair_uid(f"http://127.0.0.1/{index}.jpg", caption)
                 document = {"uid": uid, "source": "test", "turns": turns}
-                writer.add(uid, None if index % 5 == 4 else jpeg(scene), "jpg", document, [language])
+                further = [jpeg(draw_scenes(index + 1, seed=6)[-1])] if index % 5 == 3 else []
+                if further:
+                    turns[1]["question"] = f"And {IMAGE_MARKER} or {IMAGE_MARKER}?"
+                image = None if index % 5 == 4 else jpeg(scene)
+                writer.add(uid, image, "jpg", document, [language], further_images=further)
         write_index(folder / "index.parquet", writer.rows)
 
     return tables.publish(table, write)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from models.chat_template import IMAGE_MARKER
 from models.cpm_bee_chat import FIRST_PIECES
+from models.vision_language import assemble
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.lake.identity import pair_uid
@@ -17,9 +22,14 @@ from pipelines.lake.shards import ShardWriter, write_index
 from pipelines.progress import Progress
 from pipelines.stage import execute
 from pipelines.training import measuring
+from pipelines.training.conversations import ShardSamples
 from pipelines.training.plan import PLAN_FILE, read_plan
 from pipelines.training.planning import HELD_OUT_FILE, plan_for
+from pipelines.training.samples import collate
 from pipelines.training.spec import PLAN, PlanSpec
+from pipelines.training.texts import InstructionTexts, ShardTexts
+from pipelines.world.render import jpeg
+from pipelines.world.scenes import draw_scenes
 from tests import tables
 
 
@@ -140,3 +150,72 @@ def test_answers_that_are_context_alone_are_counted(
 
     assert made.ledger is not None and made.ledger.kept == 4
     assert made.metrics["answers_not_learned"] == (0 + 1 + 2 + 3 if bee else 0)
+
+
+def test_every_image_of_a_sample_is_counted_and_decoded_in_its_place(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    scenes = draw_scenes(6, seed=4)
+    counts = [1, 0, 3, 2]
+    first = np.cumsum([0, *counts])
+
+    def write_conversations(folder: Path) -> None:
+        with ShardWriter(folder, "shard", 4) as writer:
+            for number, count in enumerate(counts):
+                uid = pair_uid(str(number), "")
+                asked = "and".join([IMAGE_MARKER] * count) if count > 1 else "what?"
+                turn = {"question": asked, "answer": "red", "language": "en"}
+                files = [jpeg(scene) for scene in scenes[first[number] : first[number] + count]]
+                document = {"uid": uid, "source": "test", "turns": [turn]}
+                writer.add(
+                    uid, files[0] if files else None, "jpg", document, ["en"], further_images=files[1:]
+                )
+        write_index(folder / "index.parquet", writer.rows)
+
+    table = tables.publish(tmp_path / "talks", write_conversations)
+    told = spec(
+        inputs, tmp_path / "plan", kind="conversations", shards={"instructions": table}, held_out=0, prompts=[],
+        steps=1, batch_size=4,
+    )  # fmt: skip
+    made = execute(PLAN, told)
+    assert made.ledger is not None and made.ledger.kept == 4
+    assert made.metrics["images_per_step"] == sum(counts)
+
+    model = assemble(manifest.folder(inputs["language_model"]), manifest.folder(inputs["vision"]))
+    shards = ShardTexts([table])
+    samples = ShardSamples(
+        shards, InstructionTexts(shards, model.chat), model.visual.preprocess, model.visual.image_size
+    )
+    chosen = [samples.sample(place, 0) for place in range(4)]
+    for number, count in enumerate(counts):
+        ids = chosen[number].text.ids
+        assert ids.count(model.image_id) == count * model.image_tokens
+    batch = collate(chosen, pad=model.pad_id, packed=True, groups=["test/en"])
+    assert batch.images == sum(counts) and batch.pixels is not None
+    expected = [model.visual.preprocess(Image.open(io.BytesIO(jpeg(scene)))) for scene in scenes]
+    np.testing.assert_array_equal(batch.pixels.numpy(), np.stack(expected))
+
+
+def test_a_sample_with_other_markers_than_images_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
+    uid = pair_uid("two", "")
+
+    def write_conversations(folder: Path) -> None:
+        with ShardWriter(folder, "shard", 4) as writer:
+            turn = {"question": IMAGE_MARKER * 3, "answer": "red", "language": "en"}
+            document = {"uid": uid, "source": "test", "turns": [turn]}
+            one, two = (jpeg(scene) for scene in draw_scenes(2, seed=4))
+            writer.add(uid, one, "jpg", document, ["en"], further_images=[two])
+        write_index(folder / "index.parquet", writer.rows)
+
+    table = tables.publish(tmp_path / "talks", write_conversations)
+    told = spec(
+        inputs,
+        tmp_path / "plan",
+        kind="conversations",
+        shards={"instructions": table},
+        held_out=0,
+        prompts=[],
+    )
+    with pytest.raises(BadInput, match="3 <image> markers for 2 images") as caught:
+        execute(PLAN, told)
+    assert uid in caught.value.where
