@@ -1,9 +1,13 @@
-"""The facts stage: what concerns all pairs at once first (groups of near-duplicates), then shard by shard."""
+"""The facts stage: what concerns all pairs at once first (groups of near-duplicates), then shard by shard.
+
+A killed run goes on with the groups that it found and the shards that are not whole.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +33,13 @@ FACTS = pa.schema([
 """One row per raw pair or conversation, whose `characters` and the like are of all that is said. A group's number means nothing but equality; null: no near-duplicate, or not looked for."""
 
 
+_GROUPS = "groups"
+"""Below the work folder: what was found of all pairs at once."""
+
+
 class _Rows(NamedTuple):
     """A shard as the facts need it: rows (uid, caption), their hashes (uid, perceptual_hash), and these hashes' groups."""
 
-    number: str
     raw: pa.Table
     scored: pa.Table
     of_hash: hashes.Groups
@@ -42,14 +49,17 @@ class _Rows(NamedTuple):
 def run(spec: FactsSpec, work: Work, progress: Progress) -> Outcome:
     """Write `facts-*.parquet`, one per raw shard; of conversations also `hashes-*.parquet`."""
     _check(spec)
+    _restore(work)
     benchmarks = Benchmarks(spec.benchmarks, spec.parameters.decontamination)
-    rows: dict[str, int] = {}
     tally: Counter[str] = Counter()
     languages: Counter[str] = Counter()
-    for number, raw, scored, of_hash, of_cosine in _shards(spec, work, progress, rows):
-        table = _facts(spec, raw, scored, of_hash, of_cosine, benchmarks)
-        pq.write_table(table, work.out / f"facts-{number}.parquet")
-        rows[f"facts-{number}.parquet"] = table.num_rows
+    for number, read in _shards(spec, work, progress):
+        path = work.out / f"facts-{number}.parquet"
+        if _is_whole(path):
+            table = pq.read_table(path, schema=FACTS)
+        else:
+            table = _facts(spec, read(), benchmarks)
+            _write(table, path, work)
         languages.update(language or "unknown" for language in table["language"].to_pylist())
         for name in ("hash_group", "cosine_group", "benchmark_image", "benchmark_text"):
             tally[name] += table.num_rows - table[name].null_count
@@ -64,38 +74,88 @@ def run(spec: FactsSpec, work: Work, progress: Progress) -> Outcome:
             "near_a_benchmark_image": tally["benchmark_image"],
             "share_words_with_a_benchmark": tally["benchmark_text"],
         },
-        rows=rows,
+        rows={path.name: pq.read_metadata(path).num_rows for path in sorted(work.out.iterdir())},
     )
 
 
-def _shards(spec: FactsSpec, work: Work, progress: Progress, rows: dict[str, int]) -> Iterator[_Rows]:
-    """The table's shards; `rows` is told of files that are written on the way."""
+def _restore(work: Work) -> None:
+    """Bring what an earlier run found out on another machine."""
+    groups = work.folder / _GROUPS
+    groups.mkdir(exist_ok=True)
+    if work.kept_at is not None:
+        # Facts in the store are of the groups in the store: k-means elsewhere may have parted the images otherwise.
+        for path in groups.iterdir():
+            path.unlink()
+    work.restore([groups, work.out])
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        pq.read_metadata(path)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def _write(table: pa.Table, path: Path, work: Work) -> None:
+    """The file appears whole or not at all, and is kept."""
+    torn = work.folder / f"{path.name}.partial"
+    pq.write_table(table, torn)
+    torn.replace(path)
+    work.keep(path)
+
+
+def _shards(spec: FactsSpec, work: Work, progress: Progress) -> Iterator[tuple[str, Callable[[], _Rows]]]:
+    """The table's shards, by number, and what reads each."""
     if spec.clip_scores is None:
         files = talks.files(spec.raw_pairs)
         progress.start("facts", len(files), unit="shard")
         for number, path in files.items():
-            hashed = talks.hashed(spec.raw_pairs, path)
-            name = f"{talks.HASHES}{number}.parquet"
-            pq.write_table(hashed, work.out / name)
-            rows[name] = hashed.num_rows
-            scored = hashed.filter(pc.is_valid(hashed["perceptual_hash"])).select(["uid", "perceptual_hash"])
-            none = np.full(scored.num_rows, -1, dtype=np.int64)
-            yield _Rows(number, talks.read(path, ["uid", "caption"]), scored, none, none)
+            yield number, partial(_talks, spec, work, number, path)
         return
     files, scores = _files(spec.raw_pairs, "pairs-"), _files(spec.clip_scores, "scores-")
     progress.start("grouping", 2, unit="kind")
-    of_hash = _hash_groups(spec, scores)
+    near = spec.parameters.near_duplicates
+    of_hash = _groups(work, "hash", partial(_hash_groups, spec, scores), keep=near.hash_bits is not None)
     progress.advance()
-    of_cosine = _cosine_groups(spec, scores)
+    of_cosine = _groups(work, "cosine", partial(_cosine_groups, spec, scores), keep=near.cosine is not None)
     progress.advance()
     progress.start("facts", len(files), unit="shard")
     start = 0
     for number, path in files.items():
-        scored = _read(scores.get(number), ["uid", "perceptual_hash"])
-        end = start + scored.num_rows
-        raw = _read(path, ["uid", "caption"])
-        yield _Rows(number, raw, scored, of_hash[start:end], of_cosine[start:end])
+        end = start + _read(scores.get(number), ["perceptual_hash"]).num_rows
+        groups = of_hash[start:end], of_cosine[start:end]
+        yield number, partial(_pairs, path, scores.get(number), *groups)
         start = end
+
+
+def _pairs(path: Path, scores: Path | None, of_hash: hashes.Groups, of_cosine: hashes.Groups) -> _Rows:
+    scored = _read(scores, ["uid", "perceptual_hash"])
+    return _Rows(_read(path, ["uid", "caption"]), scored, of_hash, of_cosine)
+
+
+def _talks(spec: FactsSpec, work: Work, number: str, path: Path) -> _Rows:
+    """A shard of conversations, whose hashes are found and written first."""
+    hashed = talks.hashed(spec.raw_pairs, path)
+    _write(hashed, work.out / f"{talks.HASHES}{number}.parquet", work)
+    scored = hashed.filter(pc.is_valid(hashed["perceptual_hash"])).select(["uid", "perceptual_hash"])
+    none = np.full(scored.num_rows, -1, dtype=np.int64)
+    return _Rows(talks.read(path, ["uid", "caption"]), scored, none, none)
+
+
+def _groups(work: Work, kind: str, find: Callable[[], hashes.Groups], *, keep: bool) -> hashes.Groups:
+    """The groups that an earlier run found and kept, or those that are found now."""
+    if not keep:
+        return find()
+    path = work.folder / _GROUPS / f"{kind}.npy"
+    if not path.is_file():
+        torn = work.folder / f"{path.name}.partial"
+        with torn.open("wb") as stream:
+            np.save(stream, find(), allow_pickle=False)
+        torn.replace(path)
+        work.keep(path)
+    found: hashes.Groups = np.load(path, allow_pickle=False)
+    return found
 
 
 def _check(spec: FactsSpec) -> None:
@@ -169,19 +229,18 @@ def _cosine_groups(spec: FactsSpec, scores: dict[str, Path]) -> hashes.Groups:
     return clusters.groups(ordered, rules.cosine, rules.rows_per_cluster, rules.seed)
 
 
-def _facts(
-    spec: FactsSpec, raw: pa.Table, scored: pa.Table, of_hash: Any, of_cosine: Any, benchmarks: Benchmarks
-) -> pa.Table:
+def _facts(spec: FactsSpec, rows: _Rows, benchmarks: Benchmarks) -> pa.Table:
     """The facts of one shard's raw pairs, in their order."""
+    raw, scored = rows.raw, rows.scored
     texts = raw["caption"].to_pylist()
     split = [captions.words(text) for text in texts]
     told = captions.languages(texts, spec.parameters.languages)
     near = benchmarks.of_images(scored["perceptual_hash"].to_numpy())
     place = {uid: row for row, uid in enumerate(scored["uid"].to_pylist())}
-    rows = [place.get(uid, -1) for uid in raw["uid"].to_pylist()]
+    places = [place.get(uid, -1) for uid in raw["uid"].to_pylist()]
 
     def group(groups: Any) -> Iterator[int | None]:
-        for row in rows:
+        for row in places:
             yield int(groups[row]) if row >= 0 and groups[row] >= 0 else None
 
     columns = {
@@ -191,9 +250,9 @@ def _facts(
         "characters": [len(text) for text in texts],
         "repeated": [captions.repeated(words) for words in split],
         "cut": [captions.is_cut(text, words) for text, words in zip(texts, split, strict=True)],
-        "hash_group": list(group(of_hash)),
-        "cosine_group": list(group(of_cosine)),
-        "benchmark_image": [near[row] if row >= 0 else None for row in rows],
+        "hash_group": list(group(rows.of_hash)),
+        "cosine_group": list(group(rows.of_cosine)),
+        "benchmark_image": [near[row] if row >= 0 else None for row in places],
         "benchmark_text": [benchmarks.of_caption(words) for words in split],
     }
     return pa.table(columns, FACTS)

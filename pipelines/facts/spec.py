@@ -76,5 +76,6 @@ STAGE = Stage(
     spec_type=FactsSpec,
     code_version=CODE_VERSION,
     run=lazy("pipelines.facts.run:run"),
+    resumable=True,
     summary="Find out each pair's language, length, repetition, near-duplicates and benchmark overlap.",
 )

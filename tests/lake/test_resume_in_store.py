@@ -1,6 +1,6 @@
 """A machine is lost with its disk in the middle of a stage whose table lies in an object store: another goes on from what was kept.
 
-The same for the download, the training shards and both translations: what was whole is not made again, the table has the
+The same for the download, the facts, the training shards and both translations: what was whole is not made again, the table has the
 bytes of an undisturbed one, nothing counts that the store does not hold, and nothing that was kept stays after the publish.
 """
 
@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.conversations import run as talking
@@ -24,8 +27,13 @@ from pipelines.download import spec as download
 from pipelines.download.shipping import Shipping
 from pipelines.download.spec import DownloadSpec
 from pipelines.errors import BadInput
+from pipelines.facts import clusters
+from pipelines.facts import run as facts
+from pipelines.facts.spec import STAGE as FACTS
+from pipelines.facts.spec import FactsParameters, FactsSpec, NearDuplicates
 from pipelines.lake import cache, location, manifest
 from pipelines.progress import Progress
+from pipelines.score.run import SCORES
 from pipelines.shard import spec as shard
 from pipelines.shard import write
 from pipelines.shard.spec import ShardParameters, ShardSpec
@@ -183,6 +191,96 @@ def test_machines_that_take_turns_end_with_the_bytes_of_one(
     made = execute(download.STAGE, spec)
     assert made.metrics["shards_reused"] >= 1
     assert digests(s3 / "table") == digests(on_disk.output)
+
+
+# The facts ------------------------------------------------------------------------------------------------------------
+
+
+def _facts_spec(folder: Path, output: Path) -> FactsSpec:
+    near = NearDuplicates(hash_bits=3, cosine=0.9, rows_per_cluster=4)
+    parameters = FactsParameters(languages=["en", "de"], near_duplicates=near)
+    return FactsSpec(output=output, raw_pairs=folder / "raw", clip_scores=folder / "scores", parameters=parameters)  # fmt: skip
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    """Raw pairs in three shards with their scores; some have near hashes, and some near embeddings."""
+    rows = tables.world_rows(24)
+    raw = tables.raw_pairs(tmp_path / "raw", rows)
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(8, 16)).astype(np.float16)[np.arange(24) % 8]
+    unlike = random.integers(2**63, size=24).tolist()
+
+    def write(folder: Path) -> None:
+        for number in range(3):
+            uids = [row["uid"] for row in rows[number::3]]
+            hashes = [unlike[place] if place % 4 else 0 for place in range(number, 24, 3)]
+            scores = pa.table({"uid": uids, "score": [0.5] * 8, "perceptual_hash": hashes}, SCORES)
+            pq.write_table(scores, folder / f"scores-{number:05d}.parquet")
+            np.save(folder / f"images-{number:05d}.npy", vectors[number::3])
+
+    made = manifest.read(tables.publish(tmp_path / "scores", write))
+    of_raw = {"raw_pairs": manifest.read(raw).data_version}
+    manifest.write(tmp_path / "scores", made.model_copy(update={"inputs": of_raw}))
+    return tmp_path
+
+
+def test_a_lost_machine_costs_the_facts_only_the_shard_in_the_making(
+    s3: Path, scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where k-means parts the images otherwise on each machine: what stands in the store is of one parting."""
+    expected = execute(FACTS, _facts_spec(scored, tmp_path / "undisturbed"))
+    assert expected.metrics["with_near_duplicates_by_embedding"] == 24
+    assert 0 < expected.metrics["with_near_duplicates_by_hash"] < 24
+    of_shard, calls, left = facts._facts, list[int](), 1
+
+    def on(machine: str) -> FactsSpec:
+        monkeypatch.setenv("LAKE_CACHE", str(tmp_path / machine))
+        return _facts_spec(scored, s3 / "facts")
+
+    def losing(*arguments: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) > left:
+            raise Lost
+        return of_shard(*arguments)
+
+    monkeypatch.setattr(facts, "_facts", losing)
+    with pytest.raises(Lost):
+        execute(FACTS, on("first"))
+    monkeypatch.setattr(clusters, "groups", lambda *_: np.full(24, -1, dtype=np.int64))
+    left = 3
+    with pytest.raises(Lost):
+        execute(FACTS, on("second"))
+    for path in (tmp_path / "first").rglob("cosine.npy"):
+        np.save(path, np.full(24, -1, dtype=np.int64))
+    left = 1000
+    made = execute(FACTS, on("first"))
+    assert len(calls) == 5
+    assert digests(s3 / "facts") == digests(tmp_path / "undisturbed")
+    assert made.metrics == expected.metrics
+    assert not kept(s3 / "facts")
+
+
+def test_facts_on_a_disk_go_on_too_and_a_torn_file_counts_for_nothing(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(FACTS, _facts_spec(scored, tmp_path / "undisturbed"))
+    of_shard, calls = facts._facts, list[Any]()
+
+    def losing(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise Lost
+        return of_shard(*arguments)
+
+    monkeypatch.setattr(facts, "_facts", losing)
+    with pytest.raises(Lost):
+        execute(FACTS, _facts_spec(scored, tmp_path / "facts"))
+    torn = next((tmp_path / "facts").rglob("facts-00001.parquet"))
+    torn.write_bytes(torn.read_bytes()[:-20])
+    execute(FACTS, _facts_spec(scored, tmp_path / "facts"))
+    assert len(calls) == 5
+    assert digests(tmp_path / "facts") == digests(tmp_path / "undisturbed")
 
 
 # The training shards --------------------------------------------------------------------------------------------------
