@@ -117,7 +117,11 @@ def score_assets(
             scores=scores,
             benchmarks=benchmark_files.tables(recipe, layout),
             parameters=parameters.model_copy(
-                update={"sources": drift.sources(layout), "keep_rate_drift": recipe.limits.keep_rate_drift}
+                update={
+                    "recipe": recipe.name,
+                    "sources": drift.sources(layout),
+                    "keep_rate_drift": recipe.limits.keep_rate_drift,
+                }
             ),
         )
 

@@ -15,7 +15,7 @@ from pipelines.report.results import Score, language_name
 
 def completed(
     published: str, name: str, boards: Sequence[Leaderboard], asked: Mapping[str, Score],
-    versions: Mapping[str, str], *, where: str,
+    versions: Mapping[str, str], *, recipe: str | None = None, where: str,
 ) -> str:  # fmt: skip
     """A card with scores, in its text and as the `model-index` that model hubs show.
 
@@ -24,6 +24,7 @@ def completed(
         name: of the model, as in the boards.
         asked: by language, the share of answers in it.
         versions: of the tables that the scores were made of, by name.
+        recipe: the name of what the model was made by.
 
     Raises:
         BadInput: `published` is no card of this project; `where` is its place.
@@ -39,6 +40,9 @@ def completed(
     data.model_name = name
     data.eval_results = list(_results(name, boards))
     body = card.text.replace("# A vision-language model", f"# {escaped(name)}, a vision-language model", 1)
+    if recipe is not None:
+        # The one that a model is published with says how, and not for whom: others' recipes may share the model.
+        body = body.replace("\n## Parts\n", f"\nIts recipe is `{recipe}`.\n\n## Parts\n", 1)
     return f"---\n{data.to_yaml()}\n---\n{body.rstrip()}\n"
 
 

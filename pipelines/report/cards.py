@@ -34,7 +34,7 @@ def write(spec: ReportSpec, results: Results, folder: Path) -> None:
             [] if results.benchmarks is None else results.benchmarks.leaderboards,
             {language: score for language, score in asked.items() if score is not None},
             {table: versions[table] for table in of_these if table in versions},
-            where=str(card),
+            recipe=spec.parameters.recipe, where=str(card),
         )  # fmt: skip
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
 

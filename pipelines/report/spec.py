@@ -8,7 +8,7 @@ from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.stage import InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "report"
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 PAGE, RESULTS = "index.html", "results.json"
 CARDS = "cards"
 """A folder: the card of each model, with its scores."""
@@ -20,6 +20,9 @@ class ReportParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = Field("A bilingual vision-language model, from crawl to score", description="heading")
+    recipe: str | None = Field(
+        None, pattern=r"^[a-z][a-z0-9_-]*$", description="what the models were made by: stands in their cards"
+    )
     pivot_language: str = Field(
         "en", pattern=LANGUAGE_PATTERN, description="the only language of pretraining"
     )

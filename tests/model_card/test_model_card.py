@@ -121,13 +121,16 @@ def test_a_completed_card_has_the_scores_for_people_and_for_hubs(table: Path) ->
     published = manifest.file(table, FILE).read_text(encoding="utf-8")
     cells = {"en": Cell(value=91.25, low=86.0, high=95.5), "zh": Cell(value=70.0)}
     asked = {"zh": Score(value=0.995, low=0.98, high=1.0, standard_error=0.0, n=200, clusters=100)}
-    text = completed(published, "my_blend", [board(cells)], asked, {"scores": "0123"}, where="there")
+    text = completed(
+        published, "my_blend", [board(cells)], asked, {"scores": "0123"}, recipe="my_recipe", where="there"
+    )
     card = ModelCard(text)
     results = {(one.dataset_config, one.metric_value) for one in card.data.eval_results or []}
     assert card.data.model_name == "my_blend" and results == {("en", 91.25), ("zh", 70.0)}
     assert "| MMMB | circular | English | 91.2 [86.0, 95.5] | % |" in text
     assert "| Answers | in the asked language | Chinese | 99.5 [98.0, 100.0] | % |" in text
     assert r"# my\_blend, a vision-language model: multimodal pretraining" in text
+    assert "Its recipe is `my_recipe`." in text.split("## Parts")[0]
     assert (
         "`scores` `0123`" in text
         and "Of the world." in text
