@@ -53,8 +53,13 @@ def locate(source: Weights) -> Path:
         patterns = [*weights.HUB_PATTERNS, *(() if source.layout == "transformers" else PICKLES)]
     folder = weights.locate(source.source, patterns=patterns, sha256=None if source.file else source.sha256)
     if source.file is None:
-        # Of the others, which are published with safetensors, pickles are not opened.
-        return folder if folder.is_file() or source.layout == "transformers" else checkpoint_in(folder)
+        if folder.is_file():
+            return folder
+        if source.layout != "transformers":
+            return checkpoint_in(folder)
+        # Of the models of transformers, pickles are not opened.
+        weights.require_weights(folder)
+        return folder
     path = folder / source.file
     if not path.is_file():
         raise WeightsError(

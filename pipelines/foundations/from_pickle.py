@@ -62,6 +62,11 @@ def _converted(source: str, output: Path, most_bytes: int) -> dict[str, int]:
         raise BadInput(
             "this is a file", where=folder, remedy="give the folder that it is in, with its config.json"
         )
+    if not any((folder / name).is_file() for name in (pickled.PICKLE_INDEX_FILE, pickled.PICKLE_FILE)):
+        raise BadInput(
+            f"it has no {pickled.PICKLE_FILE} and no {pickled.PICKLE_INDEX_FILE}", where=folder,
+            remedy=f"where it has safetensors, name {source} itself; else give the folder as it was downloaded",
+        )  # fmt: skip
     files = pickled.files_of(folder)
     weights.require(folder, ["config.json"])
     tied = _tied(folder)

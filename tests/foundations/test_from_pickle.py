@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, M2M100ForConditionalGeneration
 
 from models import tensors
-from models.architecture import LanguageModel, Weights
-from models.factory import load_language_model
+from models.architecture import ClipEncoder, LanguageModel, Visual, Weights
+from models.factory import load_language_model, load_visual
 from models.pickled import PICKLE_FILE, PICKLE_INDEX_FILE
 from models.translator import Translator, convert
 from models.weights import INDEX_FILE, WEIGHTS_FILE, WeightsError
@@ -185,8 +185,26 @@ def test_a_source_that_is_incomplete_is_refused_by_the_name_of_its_file(tmp_path
     shard.unlink()
     with pytest.raises(BadInput, match="lacks pytorch_model-00002-of-00002"):
         to_safetensors(os.fspath(tmp_path / "vicuna"), tmp_path / "safe")
-    with pytest.raises(BadInput, match=r"lacks pytorch_model\.bin"):
+    with pytest.raises(BadInput, match=r"has no pytorch_model\.bin and no pytorch_model\.bin\.index\.json"):
         to_safetensors(os.fspath(tmp_path), tmp_path / "safe")
+
+
+def test_a_source_that_a_hub_gave_without_safetensors_says_how_they_are_made(tmp_path: Path) -> None:
+    """Of a hub, pickles are not fetched: the folder has the configuration alone."""
+    LlamaConfig(**SHAPE).save_pretrained(tmp_path)
+    config = LanguageModel(
+        architecture={"model_type": "llama", **SHAPE}, weights=Weights(source=str(tmp_path))
+    )
+    with pytest.raises(WeightsError, match="there are no safetensors in it") as caught:
+        load_language_model(config)
+    assert "python -m pipelines.foundations.from_pickle OWNER/NAME FOLDER" in caught.value.remedy
+    encoder = ClipEncoder(image_size=28, width=16, layers=1, heads=2, mlp_width=8)
+    visual = Visual(encoder=encoder, weights=Weights(source=str(tmp_path)))
+    with pytest.raises(WeightsError, match="there are no safetensors in it"):
+        load_visual(visual, 16)
+    torch.save({}, tmp_path / PICKLE_FILE)
+    with pytest.raises(WeightsError, match="as a pickle"):
+        load_visual(visual, 16)
 
 
 def test_the_command_shows_its_progress_and_refuses_to_write_over_anything(tmp_path: Path) -> None:
