@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.declaration import Reach
-from pipelines.remote.spec import Conduct
-from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
-from pipelines.translate.spec import DEVICES, Decoding, Device, GuardLimits, reach
+from pipelines.stage import Execution, InputFile, Stage, lazy
+from pipelines.translate.spec import Decoding, GuardLimits, TranslatingSpec, reach
 
 NAME = "benchmark_files"
 CODE_VERSION = "1"
@@ -27,7 +25,7 @@ class Published(BaseModel):
     )
 
 
-class BenchmarkFilesSpec(StageSpec):
+class BenchmarkFilesSpec(TranslatingSpec):
     """What `python -m pipelines.benchmark_files` is told. Files go by the names that the benchmark reads."""
 
     benchmark: str = Field(description="a benchmark's name, such as mmmb")
@@ -37,15 +35,8 @@ class BenchmarkFilesSpec(StageSpec):
         None, description="a folder with the images that the files name; not for files that hold their images"
     )
     translate_into: list[str] = Field([], description="further languages, put there by the translator")
-    translator: InputTable | None = None
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Decoding()
-    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
-    threads: Annotated[int | None, Execution] = Field(
-        None, ge=1, description="CPU threads of the translator; none: one per core"
-    )
-    cache: Annotated[Path | None, Execution] = Field(None, description="folder of kept translations")
-    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a translating server is asked")
     seconds: Annotated[float, Execution] = Field(
         120.0, gt=0, description="longest wait for a file's next bytes, in each of several attempts"
     )

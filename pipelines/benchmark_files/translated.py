@@ -10,7 +10,6 @@ from pipelines.benchmark_files.spec import BenchmarkFilesSpec
 from pipelines.benchmarks.benchmark import Benchmark
 from pipelines.benchmarks.json_files import lines
 from pipelines.errors import BadInput
-from pipelines.lake import manifest
 from pipelines.progress import Progress
 from pipelines.translate.guarded import Reject, translate_all
 
@@ -33,19 +32,9 @@ def translate(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path, progres
             where="translate_into",
             remedy="take `translate_into` out: its languages are published",
         )
-    from pipelines.translate.translators import open_translator  # loads CTranslate2
+    from pipelines.translate.translators import stage_translator  # loads CTranslate2
 
-    model = open_translator(
-        manifest.folder(spec.translator),
-        spec.decoding,
-        spec.cache or out.parent,
-        version=manifest.read(spec.translator).data_version,
-        device=spec.device,
-        threads=spec.threads,
-        conduct=spec.conduct,
-        account=str(spec.output),
-        say=progress.say,
-    )
+    model = stage_translator(spec, spec.decoding, out.parent, progress.say)
     rows: dict[str, list[dict[str, Any]]] = {}
     for pattern in benchmark.translated:
         path = out / pattern.format(language=SOURCE)

@@ -19,7 +19,7 @@ from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.translate.guarded import Reject, TranslatesTexts, Translation, translate_all
 from pipelines.translate.pieces import Piece, joined, pieces
-from pipelines.translate.translators import hold_to_gate, open_translator
+from pipelines.translate.translators import hold_to_gate, stage_translator
 
 DROPPED_FILE = "dropped.jsonl"
 SAMPLES = 5
@@ -42,17 +42,7 @@ def run(spec: ConversationSpec, work: Work, progress: Progress) -> Outcome:
     parameters, targets = spec.parameters, spec.parameters.target_languages
     pairs = [(parameters.source_language, target) for target in targets]
     hold_to_gate(spec.translator, parameters.least_bleu, pairs, spec.test_scores)
-    translator = open_translator(
-        manifest.folder(spec.translator),
-        parameters.decoding,
-        spec.cache or work.folder,
-        version=manifest.read(spec.translator).data_version,
-        device=spec.device,
-        threads=spec.threads,
-        conduct=spec.conduct,
-        account=str(spec.output),
-        say=progress.say,
-    )
+    translator = stage_translator(spec, parameters.decoding, work.folder, progress.say)
     folder = work.folder / "translated"
     folder.mkdir(exist_ok=True)
     _restore(work, folder)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.declaration import Execution, InputFile, InputTable, Stage, StageSpec, lazy
-from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import DEVICES, Decoding, Device, GuardLimits, LeastBleu, TestScores, reach
+from pipelines.declaration import InputFile, InputTable, Stage, lazy
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, TestScores, TranslatingSpec, reach
 
 NAME = "translated_conversations"
 CODE_VERSION = "1"
@@ -37,7 +35,7 @@ class ConversationParameters(BaseModel):
     )
 
 
-class ConversationSpec(StageSpec):
+class ConversationSpec(TranslatingSpec):
     """Translate conversations in LLaVA's format, or those of a crawl."""
 
     conversations: InputFile | None = Field(
@@ -52,14 +50,6 @@ class ConversationSpec(StageSpec):
     translator: InputTable = Field(description="the table foundations/translator")
     test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: ConversationParameters = ConversationParameters()
-    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
-    threads: Annotated[int | None, Execution] = Field(
-        None, ge=1, description="CPU threads; none: one per core"
-    )
-    cache: Annotated[Path | None, Execution] = Field(
-        None, description="folder of kept translations; none: kept for this table's reruns only"
-    )
-    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import BadInput
 from pipelines.held_out.spec import HeldOutSpec
-from pipelines.lake import manifest
 from pipelines.lake.buckets import hash_keys
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
@@ -19,7 +18,7 @@ from pipelines.stage import Outcome, Work
 from pipelines.training.planning import HELD_OUT, HELD_OUT_FILE
 from pipelines.training.texts import ShardTexts
 from pipelines.translate.guarded import Reject, translate_all
-from pipelines.translate.translators import hold_to_gate, open_translator
+from pipelines.translate.translators import hold_to_gate, stage_translator
 
 CANDIDATES = 4
 """Captions that are translated for each that is wanted: the guard rejects some."""
@@ -39,17 +38,7 @@ def run(spec: HeldOutSpec, work: Work, progress: Progress) -> Outcome:
     shards = ShardTexts([spec.shards])
     wanted = min(told.captions, max(1, len(shards) // 10))
     chosen = _chosen(shards, source, told.seed, wanted * CANDIDATES)
-    translator = open_translator(
-        manifest.folder(spec.translator),
-        told.decoding,
-        spec.cache or work.folder,
-        version=manifest.read(spec.translator).data_version,
-        device=spec.device,
-        threads=spec.threads,
-        conduct=spec.conduct,
-        account=str(spec.output),
-        say=progress.say,
-    )
+    translator = stage_translator(spec, told.decoding, work.folder, progress.say)
     progress.start("translating", len(targets) * len(set(chosen.values())), unit="caption")
     known = {
         target: translate_all(translator, chosen.values(), source, target, told.guard, progress.advance)

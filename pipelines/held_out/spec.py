@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
-from pipelines.remote.spec import Conduct
+from pipelines.declaration import InputTable, Stage, lazy
 from pipelines.translate.spec import (
-    DEVICES,
     Decoding,
-    Device,
     GuardLimits,
     Language,
     LeastBleu,
     TestScores,
+    TranslatingSpec,
     reach,
 )
 
@@ -38,19 +33,13 @@ class HeldOutParameters(BaseModel):
     least_bleu: LeastBleu = Field({}, description="by language pair; a worse translator is not used")
 
 
-class HeldOutSpec(StageSpec):
+class HeldOutSpec(TranslatingSpec):
     """Hold captions out, and translate them."""
 
     shards: InputTable = Field(description="training shards with captions in the source language")
     translator: InputTable = Field(description="the table foundations/translator")
     test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: HeldOutParameters = HeldOutParameters()
-    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
-    threads: Annotated[int | None, Execution] = Field(
-        None, ge=1, description="CPU threads; none: one per core"
-    )
-    cache: Annotated[Path | None, Execution] = Field(None, description="folder of kept translations")
-    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 
 
 STAGE = Stage(

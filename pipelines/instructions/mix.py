@@ -163,22 +163,12 @@ def _translator(spec: InstructionSpec, work: Work, progress: Progress) -> Transl
             remedy="name the table foundations/translator, or set `target_share` to 0",
         )
     # Imported here: a mix in the pivot language alone needs no translator.
-    from pipelines.translate.translators import hold_to_gate, open_translator
+    from pipelines.translate.translators import hold_to_gate, stage_translator
 
     parameters = spec.parameters
     pairs = [(parameters.pivot_language, target) for target in parameters.target_languages]
     hold_to_gate(spec.translator, parameters.least_bleu, pairs, spec.test_scores)
-    return open_translator(
-        manifest.folder(spec.translator),
-        parameters.decoding,
-        spec.cache or work.folder,
-        version=manifest.read(spec.translator).data_version,
-        device=spec.device,
-        threads=spec.threads,
-        conduct=spec.conduct,
-        account=str(spec.output),
-        say=progress.say,
-    )
+    return stage_translator(spec, parameters.decoding, work.folder, progress.say)
 
 
 def _instructions_file(world: Path, language: str) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.declaration import Execution, InputTable, Stage, StageSpec, lazy
-from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import DEVICES, Decoding, Device, GuardLimits, LeastBleu, TestScores, reach
+from pipelines.declaration import InputTable, Stage, lazy
+from pipelines.translate.spec import Decoding, GuardLimits, LeastBleu, TestScores, TranslatingSpec, reach
 
 NAME = "instruction_mix"
 CODE_VERSION = "3"
@@ -52,7 +50,7 @@ class InstructionParameters(BaseModel):
         return self
 
 
-class InstructionSpec(StageSpec):
+class InstructionSpec(TranslatingSpec):
     """Blend a world's instructions with their translations, and instruction corpora with theirs."""
 
     world: InputTable | None = Field(
@@ -70,19 +68,8 @@ class InstructionSpec(StageSpec):
     languages: dict[str, list[Language]] = Field(
         {}, description="by the name of a corpus: it is taken whole, in these languages, whatever the share"
     )
-    translator: InputTable | None = Field(
-        None, description="the table foundations/translator; not needed for share 0"
-    )
     test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: InstructionParameters = InstructionParameters()
-    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
-    threads: Annotated[int | None, Execution] = Field(
-        None, ge=1, description="CPU threads; none: one per core"
-    )
-    cache: Annotated[Path | None, Execution] = Field(
-        None, description="folder of kept translations; none: kept for this table's reruns only"
-    )
-    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 
     @model_validator(mode="after")
     def _sources(self) -> Self:

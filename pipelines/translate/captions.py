@@ -23,7 +23,7 @@ from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.translate.guarded import Reject, TranslatesTexts, Translation, translate_all
 from pipelines.translate.spec import DROPPED_FILE, TranslateParameters, TranslateSpec
-from pipelines.translate.translators import hold_to_gate, open_translator
+from pipelines.translate.translators import hold_to_gate, stage_translator
 
 CAPTIONS = pa.schema([("uid", pa.string()), ("language", pa.string()), ("caption", pa.string())])
 TRANSLATIONS = pa.schema([("uid", pa.string()), ("text", pa.string())])
@@ -71,17 +71,7 @@ def run(spec: TranslateSpec, work: Work, progress: Progress) -> Outcome:
     if unfinished:
         if len(unfinished) < chunks:
             progress.say(f"{chunks - len(unfinished)} of {chunks} chunks were translated already")
-        translator = open_translator(
-            manifest.folder(spec.translator),
-            parameters.decoding,
-            spec.cache or work.folder,
-            version=manifest.read(spec.translator).data_version,
-            device=spec.device,
-            threads=spec.threads,
-            conduct=spec.conduct,
-            account=str(spec.output),
-            say=progress.say,
-        )
+        translator = stage_translator(spec, parameters.decoding, work.folder, progress.say)
         for number in unfinished:
             captions = buckets.read_bucket(work.folder / "captions", number).sort_by("uid")
             sources = sorted(captions["language"].unique().to_pylist())

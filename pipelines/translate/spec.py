@@ -115,7 +115,22 @@ class TranslateParameters(BaseModel):
     )
 
 
-class TranslateSpec(StageSpec):
+class TranslatingSpec(StageSpec):
+    """Common to the stages that translate."""
+
+    translator: InputTable | None = Field(None, description="the table foundations/translator")
+    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
+    threads: Annotated[int | None, Execution] = Field(
+        None, ge=1, description="CPU threads of the translator; none: one per core"
+    )
+    cache: Annotated[Path | None, Execution] = Field(
+        None,
+        description="folder of kept translations, for all tables; none: kept for this table's reruns only",
+    )
+    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a translating server is asked")
+
+
+class TranslateSpec(TranslatingSpec):
     """Translate the captions of a crawl's kept pairs."""
 
     raw_pairs: InputTable = Field(description="where the captions stand")
@@ -123,15 +138,6 @@ class TranslateSpec(StageSpec):
     translator: InputTable = Field(description="the table foundations/translator")
     test_scores: TestScores = Field([], description="its scores on test sets, which the gate reads")
     parameters: TranslateParameters = TranslateParameters()
-    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
-    threads: Annotated[int | None, Execution] = Field(
-        None, ge=1, description="CPU threads; none: one per core"
-    )
-    cache: Annotated[Path | None, Execution] = Field(
-        None,
-        description="folder of kept translations, for all crawls; none: kept for this table's reruns only",
-    )
-    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 
 
 STAGE = Stage(

@@ -24,7 +24,7 @@ from pipelines.remote.cache import Cache, key_of
 from pipelines.remote.spec import REQUESTS_FILE, Conduct
 from pipelines.translate.guarded import TranslatesTexts
 from pipelines.translate.remote import RemoteTranslator
-from pipelines.translate.spec import SERVER_FILE, Decoding, Device, RemoteTranslation
+from pipelines.translate.spec import SERVER_FILE, Decoding, Device, RemoteTranslation, TranslatingSpec
 
 TRANSLATIONS_FILE = "translations.sqlite"
 _DEVICES = Path("/dev")
@@ -169,6 +169,28 @@ def open_translator(
     if not remote.languages:
         return Routed({}, asking)
     return Routed(dict.fromkeys(remote.languages, asking), local)
+
+
+def stage_translator(
+    spec: TranslatingSpec, decoding: Decoding, scratch: Path, say: Callable[[str], None]
+) -> Routed:
+    """The translator that a stage is told to use. `scratch`: where translations are kept if the spec names no cache.
+
+    Raises:
+        BadInput: see `open_translator`.
+    """
+    assert spec.translator is not None  # noqa: S101  # the stage looked
+    return open_translator(
+        manifest.folder(spec.translator),
+        decoding,
+        spec.cache or scratch,
+        version=manifest.read(spec.translator).data_version,
+        device=spec.device,
+        threads=spec.threads,
+        conduct=spec.conduct,
+        account=str(spec.output),
+        say=say,
+    )
 
 
 def hold_to_gate(

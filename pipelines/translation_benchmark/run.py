@@ -9,12 +9,11 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from pipelines.foundations.translator.bleu import tokenizer_for
-from pipelines.lake import manifest
 from pipelines.lake.ledger import Ledger
 from pipelines.progress import Progress
 from pipelines.stage import Outcome, Work
 from pipelines.translate.guarded import Reject, translate_all
-from pipelines.translate.translators import open_translator
+from pipelines.translate.translators import stage_translator
 from pipelines.translation_benchmark.files import digest, load
 from pipelines.translation_benchmark.spec import TranslationBenchmarkSpec
 
@@ -26,17 +25,7 @@ def run(spec: TranslationBenchmarkSpec, work: Work, progress: Progress) -> Outco
     """Write segments.jsonl: source, reference, output, and the guard's reason where it has one."""
     test_set = spec.test_set
     sources, references = load(test_set, work.folder)
-    translator = open_translator(
-        manifest.folder(spec.translator),
-        spec.decoding,
-        spec.cache or work.folder,
-        version=manifest.read(spec.translator).data_version,
-        device=spec.device,
-        threads=spec.threads,
-        conduct=spec.conduct,
-        account=str(spec.output),
-        say=progress.say,
-    )
+    translator = stage_translator(spec, spec.decoding, work.folder, progress.say)
     progress.start(test_set.name, len(set(sources)), unit="segment")
     results = translate_all(
         translator, sources, test_set.source_language, test_set.target_language, spec.guard, progress.advance

@@ -8,9 +8,8 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.crawls import LANGUAGE_PATTERN
-from pipelines.declaration import Execution, InputFile, InputTable, Reach, Stage, StageSpec, lazy
-from pipelines.remote.spec import Conduct
-from pipelines.translate.spec import DEVICES, Decoding, Device, GuardLimits, reach
+from pipelines.declaration import Execution, InputFile, InputTable, Reach, Stage, lazy
+from pipelines.translate.spec import Decoding, GuardLimits, TranslatingSpec, reach
 
 NAME = "translation_benchmark"
 CODE_VERSION = "1"
@@ -59,7 +58,7 @@ class TestSet(BaseModel):
         return {name: Path(place) for name, place in places.items() if "://" not in place}
 
 
-class TranslationBenchmarkSpec(StageSpec):
+class TranslationBenchmarkSpec(TranslatingSpec):
     """Translate a published test set and score it by BLEU and chrF."""
 
     test_set: TestSet
@@ -67,12 +66,6 @@ class TranslationBenchmarkSpec(StageSpec):
     translator: InputTable = Field(description="the table foundations/translator")
     guard: GuardLimits = GuardLimits()
     decoding: Decoding = Field(Decoding(beam_size=5), description="papers score with a beam; M2M-100's is 5")
-    device: Annotated[Device, Execution] = Field("auto", description=DEVICES)
-    threads: Annotated[int | None, Execution] = Field(
-        None, ge=1, description="CPU threads; none: one per core"
-    )
-    cache: Annotated[Path | None, Execution] = Field(None, description="folder of kept translations")
-    conduct: Annotated[Conduct, Execution] = Field(Conduct(), description="how a server is asked")
 
     @model_validator(mode="after")
     def _files_of_the_test_set(self) -> Self:
