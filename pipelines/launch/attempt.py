@@ -18,6 +18,8 @@ from pipelines.launch.spec import JobSpec, Report
 from pipelines.launch.waiting import Waiting
 
 Manifest = dict[str, Any]
+OVERDUE_SECONDS = 60.0
+"""After its time to stop is over, a pod is gone within seconds, unless its node does not answer."""
 
 
 @dataclass
@@ -33,8 +35,9 @@ class Attempt:
     parts: int = 1
     in_cluster: bool = False
     """Whether the Dagster run that follows is itself a Job of this cluster."""
-    ran_before: bool = False
-    """Whether pods for this work ran before this attempt: what keeps these from starting is then an outage, no mistake."""
+    ran: bool = False
+    """Whether pods for this work ever ran, in this attempt or before it: what keeps more from starting is then an outage, no
+    mistake. To have a node is not to run: the image is pulled there."""
     pods: list[Manifest] = field(default_factory=list)
     ends: dict[int, Report] = field(default_factory=dict)
     """What each pod said last, by index."""
@@ -44,6 +47,8 @@ class Attempt:
     """From when until when each pod had its node, by name; no end while it has it."""
     seen: bool = False
     """Whether all of it could be looked at once."""
+    _leaving: dict[str, float] = field(default_factory=dict)
+    """Since when each pod that is to go was seen so, by name."""
     _beat: float = 0.0
     _deaf: bool = False
 
@@ -51,6 +56,8 @@ class Attempt:
         self._reader = Reader(self.manifest["metadata"]["annotations"][naming.CHANNEL_ANNOTATION])
         self._waiting = Waiting(self.api, self.cluster, self.spec)
         self._follower = naming.FOLLOWER_PREFIX + (naming.label_value(self.spec.requested_by) or "nobody")
+        # Before a second attempt there was a first.
+        self.ran = self.ran or (self.found and self.number > 0)
 
     @property
     def name(self) -> str:
@@ -92,16 +99,20 @@ class Attempt:
         self._see(self.api.pods(self.name))
         if condition(self.manifest, "Complete") or condition(self.manifest, "Failed"):
             return self._ended(on_report)
+        if self._waits_for_the_lost():
+            self.listen(on_report)
+            return classify(None, self.pod_ends())
         self._heartbeat()
         self.seen = True
-        ran = self.ran_before or self.found or bool(self.held)
-        for words, figures in self._waiting.words(self.manifest, self.pods, ran=ran):
+        for words, figures in self._waiting.words(self.manifest, self.pods, ran=self.ran):
             on_report({"kind": "state", "stage": self.spec.name, "text": words, "figures": figures})
         return None
 
     def listen(self, on_report: Callable[[Report], None]) -> None:
         """Pass on what the pods have reported since."""
         for record in self._reader.read():
+            # Also of pods that the cluster has forgotten, before this run came.
+            self.ran = True
             if record["kind"] == "end":
                 self.ends[record["index"]] = record
             elif record["kind"] in ("progress", "message", "log"):
@@ -118,13 +129,33 @@ class Attempt:
     def _see(self, pods: list[Manifest]) -> None:
         self.pods = pods
         self.disrupted |= {end.name: end for end in map(pod_end, pods) if end.disrupted}
+        leaving = {pod["metadata"]["name"] for pod in pods if pod["metadata"].get("deletionTimestamp")}
+        self._leaving = {name: self._leaving.get(name, time.monotonic()) for name in leaving}
         gone = self.held.keys() - {pod["metadata"]["name"] for pod in pods}
         self.held |= {name: (self.held[name][0], self.held[name][1] or time.time()) for name in gone}
         for pod in pods:
             since = seconds_of(pod.get("status", {}).get("startTime"))
+            self.ran = self.ran or not container(pod).keys().isdisjoint({"running", "terminated"})
             until = seconds_of((container(pod).get("terminated") or {}).get("finishedAt"))
             if since is not None:
                 self.held[pod["metadata"]["name"]] = (since, until)
+
+    def _is_lost(self, pod: Manifest) -> bool:
+        """Whether the pod should long be gone: its node does not answer."""
+        since = self._leaving.get(pod["metadata"]["name"])
+        grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+        return since is not None and time.monotonic() - since > grace + OVERDUE_SECONDS
+
+    def _waits_for_the_lost(self) -> bool:
+        """Whether the job would wait for pods that are lost: the cluster lets it fail only when somebody deletes their node.
+
+        A group is at an end with the first of them; a divided stage when nothing else of it is under way.
+        """
+        under_way = [
+            pod for pod in self.pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        ]
+        lost = [self._is_lost(pod) for pod in under_way]
+        return any(lost) and (self.parts == 1 or all(lost))
 
     def pod_ends(self) -> list[PodEnd]:
         """How the pods stand, or ended; where the cluster has lost a pod, what it said itself, and why it went."""
@@ -223,6 +254,8 @@ class Attempt:
                 self.listen(on_report)
                 return True
             self._see(left)
+            if all(map(self._is_lost, left)):
+                return False
             time.sleep(min(1.0, self.cluster.poll_seconds))
         return False
 

@@ -122,7 +122,7 @@ class KubernetesLauncher:
                 lambda: start_or_find(self.api, self.cluster, job, parts, number),  # noqa: B023 - called at once
                 say,
             )
-            attempt.ran_before = ran
+            attempt.ran = attempt.ran or ran
             account.begin(attempt.name)
             try:
                 end = self._follow(attempt, observe, say)
@@ -152,7 +152,7 @@ class KubernetesLauncher:
             if end is not End.DISRUPTED:
                 _fail(job, attempt, end)
             self._prepare_restart(job, attempt, observe, say, account)
-            least, ran = attempt.number + 1, ran or bool(attempt.held)
+            least, ran = attempt.number + 1, attempt.ran
 
     def _patiently(self, do: Callable[[], T], say: Say) -> T:
         """Do it again for as long as the API is out of reach: nobody else looks after the job, and it does not need the API."""

@@ -101,11 +101,22 @@ def pod_end(pod: Manifest) -> PodEnd:
     )  # fmt: skip
 
 
+def failed_indexes(job: Manifest) -> set[int]:
+    """The parts that the cluster has given up: `1,3-5` of a Job's status."""
+    found: set[int] = set()
+    for span in str(job.get("status", {}).get("failedIndexes") or "").split(","):
+        first, _, last = span.partition("-")
+        if first:
+            found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
 def classify(job: Manifest | None, pods: list[PodEnd]) -> End:
     """What follows from the end of `job` (None: it was deleted by someone else) and of its pods.
 
-    When a node goes, the others fail for want of it: so a disruption outweighs plain failures, and an
-    exit for a lost peer is no failure. Bad input outweighs everything.
+    When a node goes, the others of a group fail for want of it: so a disruption outweighs plain failures, and an
+    exit for a lost peer is no failure. Of a divided stage the cluster itself tries disrupted parts again: it ends for those
+    alone that it has given up. Bad input outweighs everything.
     """
     if job is not None and condition(job, "Complete"):
         return End.DONE
@@ -114,6 +125,9 @@ def classify(job: Manifest | None, pods: list[PodEnd]) -> End:
     failed = condition(job, "Failed") if job is not None else None
     if failed is not None and failed.get("reason") == "DeadlineExceeded":
         return End.DEADLINE
+    if job is not None and "backoffLimitPerIndex" in job["spec"]:
+        given_up = failed_indexes(job)
+        pods = [pod for pod in pods if not pod.disrupted and (not given_up or pod.index in given_up)]
     if job is None or any(pod.disrupted for pod in pods):
         return End.DISRUPTED
     passing = {0, None, INTERRUPTED_EXIT_CODE, PEER_LOST_EXIT_CODE, TERMINATED}

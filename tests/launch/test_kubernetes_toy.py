@@ -130,6 +130,20 @@ def test_an_image_that_cannot_be_pulled_is_named_and_nothing_is_left_waiting(
     assert cluster.left() == []
 
 
+def test_a_run_that_finds_a_job_whose_pods_never_ran_gives_it_up_as_its_maker_would(
+    cluster: FakeCluster, tmp_path: Path, reports: list[Report]
+) -> None:
+    """The run that made it was killed meanwhile: nobody else would ever end it."""
+    cluster.kubelet.images.clear()
+    settings = cluster.settings()
+    start_or_find(KubernetesLauncher(settings).api, settings, job(tmp_path))
+    cluster.wait_for(lambda: [pod for pod in cluster.pods() if "startTime" in pod["status"]], "its node")
+    with pytest.raises(BadInput, match="cannot be pulled"):
+        KubernetesLauncher(settings).run(job(tmp_path), reports.append)
+    assert "found the running job" in messages(reports)
+    assert cluster.left() == []
+
+
 def test_an_absent_secret_is_named_with_the_command_that_makes_it(
     cluster: FakeCluster, tmp_path: Path, reports: list[Report]
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.errors import StageFailed
 from pipelines.lake import manifest
-from pipelines.launch import channel
+from pipelines.launch import attempt, channel
 from pipelines.launch.channel import Reader, Writer
 from pipelines.launch.kubernetes import KubernetesLauncher
 from pipelines.launch.refusals import Denied
@@ -238,6 +238,22 @@ def test_a_registry_that_is_out_when_a_group_starts_again_is_waited_for(
     cluster.kubelet.images |= images
     assert run.wait().usage is not None
     assert manifest.verify(tmp_path / "toy").rows == 8
+
+
+def test_a_node_that_never_answers_again_is_not_waited_for(
+    cluster: FakeCluster, tmp_path: Path, reports: list[Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pod is to go and cannot, so that the cluster never calls the job failed."""
+    monkeypatch.setattr(attempt, "OVERDUE_SECONDS", 0.5)
+    run = run_in_thread(cluster, job(tmp_path, seconds=3.0), reports, grace_seconds=1)
+    cluster.wait_for(lambda: progress(reports), "progress")
+    cluster.cut_off(0)
+    usage = run.wait().usage
+    assert usage is not None and usage.attempts == 2
+    assert manifest.verify(tmp_path / "toy").rows == 8
+    words = messages(reports)
+    assert "was disrupted (DeletionByTaintManager)" in words
+    assert "will not go (their node is gone?); starting again without them" in words
 
 
 def test_a_job_that_works_longer_than_its_deadline_is_ended_and_says_what_to_raise(

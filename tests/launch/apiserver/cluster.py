@@ -153,6 +153,15 @@ class FakeCluster:
         kill_pod(pod["metadata"]["uid"])
         self.store.remove("pods", NAMESPACE, pod["metadata"]["name"])
 
+    def cut_off(self, index: int) -> None:
+        """The node of this pod does not answer any more, and the cluster wants the pod away: it stays all the same."""
+        name, uid = self.pod(index)["metadata"]["name"], self.pod(index)["metadata"]["uid"]
+        self.kubelet.cut_off.add(uid)
+        kill_pod(uid)
+        target = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+        self.store.update("pods", NAMESPACE, name, lambda pod: pod["status"].setdefault("conditions", []).append(target))  # fmt: skip
+        self.controllers.delete("pods", NAMESPACE, name)
+
     def freeze(self, frozen: bool) -> None:
         """Let all pods stand still, or go on."""
         before: set[int] | None = None

@@ -243,7 +243,8 @@ class _Reconcile:
             if counted > self.spec.get("backoffLimit", 6):
                 return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
             return None
-        failed = [index for index, count in per_index.items() if count > limit]
+        failed = sorted(index for index, count in per_index.items() if count > limit)
+        self._update(failedIndexes=",".join(map(str, failed)))
         if len(failed) > self.spec.get("maxFailedIndexes", 10**9):
             return "MaxFailedIndexesExceeded", f"Job has failed indexes {failed}"
         return None

@@ -53,6 +53,8 @@ class Kubelet:
         """Images that the registry has."""
         self.hold = False
         """No node is free."""
+        self.cut_off: set[str] = set()
+        """Pods, by uid, whose node does not answer: they are dead, and their objects stay as they were."""
         self.base_environment: dict[str, str] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
@@ -112,6 +114,9 @@ class Kubelet:
             self.processes.pop(uid, None)
         # Gone at once if it was deleted; else the ended pod stays until it is.
         while not self._stop.is_set():
+            if uid in self.cut_off:
+                time.sleep(TICK)
+                continue
             pod = self.store.find("pods", namespace, name)
             if pod is None or pod["metadata"]["uid"] != uid:
                 return
@@ -138,7 +143,9 @@ class Kubelet:
             self.store.update(
                 "pods", namespace, name, lambda pod: pod["spec"].update(nodeName=f"node-{number}")
             )
-        self._status(namespace, name, conditions=[{"type": "PodScheduled", "status": "True"}])
+        # As a kubelet does: the pod has started when it is taken on, and its image is pulled after.
+        scheduled = {"type": "PodScheduled", "status": "True"}
+        self._status(namespace, name, conditions=[scheduled], startTime=now())
         while problem := self._problem(namespace, name):
             self._container(namespace, name, {"waiting": problem}, "Pending")
             if self._pause(namespace, name, uid):
@@ -148,7 +155,6 @@ class Kubelet:
             return None
         process = self._popen(namespace, pod)
         self.processes[uid] = process
-        self._status(namespace, name, startTime=now())
         self._container(namespace, name, {"running": {"startedAt": now()}}, "Running")
         return process
 
@@ -197,6 +203,8 @@ class Kubelet:
                 kill_pod(uid)
             time.sleep(TICK)
         kill_pod(uid)
+        if uid in self.cut_off:
+            return
         code = process.returncode
         code = 128 - code if code < 0 else code
         reason = "Completed" if code == 0 else "Error"
