@@ -10,7 +10,8 @@ import csv
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
     for name, published in spec.urls.items():
         fetch(published, work.out / name, seconds=spec.seconds)
         progress.advance()
+    with _named_as_given(spec, work.out):
+        return _checked(spec, benchmark, work, progress)
+
+
+def _checked(spec: BenchmarkFilesSpec, benchmark: Benchmark, work: Work, progress: Progress) -> Outcome:
+    """The files as fetched, translated, held to the first fetch, read and packed."""
     rejects = translate(spec, benchmark, work.out, progress)
     schema = {name: describe(work.out / name) for name in sorted([*spec.files, *spec.urls])}
     frozen = _hold_to_frozen(schema, spec.output / FROZEN)
@@ -65,6 +72,12 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
             f"none of the files is one of {benchmark.name}",
             where=", ".join(schema),
             remedy=f"name its files {benchmark.file}, with a language's code in it",
+        )
+    if empty := [language for language, asked in read.items() if not asked]:
+        raise BadInput(
+            "the file has no questions",
+            where=work.out / benchmark.file.format(language=empty[0]),
+            remedy="fetch the file again",
         )
     check([one for asked in read.values() for one in asked], progress)
     (work.out / "schema.json").write_text(
@@ -85,6 +98,27 @@ def run(spec: BenchmarkFilesSpec, work: Work, progress: Progress) -> Outcome:
             "images": packed,
         },
     )
+
+
+@contextmanager
+def _named_as_given(spec: BenchmarkFilesSpec, out: Path) -> Iterator[None]:
+    """Errors name the file that was given, not its copy: what is mended in the copy is copied over by the next run.
+
+    Raises:
+        BadInput: what was raised within, of the file's own place.
+    """
+    try:
+        yield
+    except BadInput as error:
+        given = {name: str(path) for name, path in spec.files.items()}
+        given |= {name: published.url for name, published in spec.urls.items()}
+        for name, place in given.items():
+            copy = str(out / name)
+            if error.where == copy or error.where.startswith(f"{copy},"):
+                known_as = "" if place.endswith(f"/{name}") else f" ({name})"
+                where = place + known_as + error.where.removeprefix(copy)
+                raise BadInput(error.what, where=where, remedy=error.remedy) from None
+        raise
 
 
 def _check_names(benchmark: Benchmark, names: Sequence[str]) -> None:

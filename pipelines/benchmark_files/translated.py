@@ -36,7 +36,7 @@ def translate(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path, progres
 
     model = stage_translator(spec, spec.decoding, out.parent, progress.say)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for pattern in benchmark.translated:
+    for pattern, keys in benchmark.translated.items():
         path = out / pattern.format(language=SOURCE)
         if not path.is_file():
             raise BadInput(
@@ -44,7 +44,7 @@ def translate(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path, progres
                 where="files",
                 remedy=f"fetch {path.name} too",
             )
-        rows[pattern] = [row for _, row in lines(path, benchmark.translated[pattern])]
+        rows[pattern] = [row for _, row in lines(path, keys, lists=keys)]
     texts = [
         text for pattern, keys in benchmark.translated.items() for row in rows[pattern] for key in keys
         for text in _texts(row[key])

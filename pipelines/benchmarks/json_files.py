@@ -39,15 +39,21 @@ def _text(path: Path) -> str:
 
 
 def lines(
-    path: Path, keys: Sequence[str], *, unique: str = "", allowed: Mapping[str, Sequence[str]] | None = None
+    path: Path,
+    keys: Sequence[str],
+    *,
+    unique: str = "",
+    allowed: Mapping[str, Sequence[str]] | None = None,
+    lists: Sequence[str] = (),
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines, with their line numbers.
+    """The objects of a file of JSON lines, with their line numbers; the values of `keys` are texts, or, of `lists`, lists too.
 
     Raises:
-        BadInput: a line is no object with these keys, repeats `unique`, or has a value that is not allowed.
+        BadInput: a line is no object with these keys, repeats `unique`, or has a value that is empty or not allowed.
     """
     seen: set[Any] = set()
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    # Not splitlines: a line separator within a text ends no line.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -63,6 +69,11 @@ def lines(
                 raise BadInput(
                     f"{key} is {row[key]!r}", where=where, remedy=f"it must be one of {', '.join(values)}"
                 )
+        row |= {
+            key: _text_of(row, key, where)
+            for key in keys
+            if not (key in lists and isinstance(row[key], list))
+        }
         if unique and row[unique] in seen:
             raise BadInput(
                 f"the {unique} {row[unique]!r} stands twice",
@@ -74,10 +85,10 @@ def lines(
 
 
 def entries(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON list or mapping, with their keys or places.
+    """The objects of a JSON list or mapping, with their keys or places; the values of `keys` are texts.
 
     Raises:
-        BadInput: the file is no such list or mapping, repeats a key, or an object lacks one of `keys`.
+        BadInput: the file is no such list or mapping, repeats a key, or an object lacks one of `keys` or has nothing in it.
     """
 
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,7 +109,9 @@ def entries(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, An
         document.items() if isinstance(document, dict) else ((str(i), row) for i, row in enumerate(document))
     )
     for name, row in pairs:
-        yield name, checked(row, keys, f"{path}, entry {name}")
+        where = f"{path}, entry {name}"
+        checked(row, keys, where)
+        yield name, row | {key: _text_of(row, key, where) for key in keys}
 
 
 def words(path: Path | None) -> dict[str, str]:
@@ -136,3 +149,21 @@ def checked(row: Any, keys: Sequence[str], where: str) -> dict[str, Any]:
             remedy=f"an entry has {', '.join(keys)}; fetch the file again",
         )
     return row
+
+
+def _text_of(row: dict[str, Any], key: str, where: str) -> str:
+    """The value as a text: ids and answers are published as numbers, too.
+
+    Raises:
+        BadInput: it is null, empty, or no single value.
+    """
+    value = row[key]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and value.strip():
+        return value
+    raise BadInput(
+        f"{key} is {json.dumps(value, ensure_ascii=False)[:80]}, not a text",
+        where=where,
+        remedy="fill it in between quotation marks, take the entry out, or fetch the file again",
+    )

@@ -51,7 +51,7 @@ def left_in_english(table: Path) -> dict[str, Left]:
 
 
 def _texts(table: Path, pattern: str, language: str, keys: tuple[str, ...]) -> Iterator[str]:
-    for _, row in lines(manifest.file(table, pattern.format(language=language)), keys):
+    for _, row in lines(manifest.file(table, pattern.format(language=language)), keys, lists=keys):
         yield from _strings(row, keys)
 
 

@@ -10,7 +10,6 @@ An image cell of at most 64 characters is the index of another row whose image i
 from __future__ import annotations
 
 import base64
-import binascii
 import csv
 import io
 import sys
@@ -45,12 +44,14 @@ def read(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows in the file's order.
 
     Raises:
-        BadInput: the file is not such a table with these columns; an index stands twice; an image cell points
-            nowhere or is not base64. The message names the row.
+        BadInput: the file is not such a table with these columns; an index is empty or stands twice; an image cell
+            points nowhere or is not base64. The message names the row.
     """
     rows = _cells(path, columns)
     images: dict[str, str] = {}
     for number, cells in enumerate(rows, start=2):
+        if not cells["index"].strip():
+            raise _bad("the index is empty", path, number, cells)
         if cells["index"] in images:
             raise _bad(f"the index {cells['index']!r} stands twice", path, number, cells)
         images[cells["index"]] = cells["image"]
@@ -65,7 +66,7 @@ def read(path: Path, columns: Sequence[str]) -> list[Row]:
         if cell not in decoded:
             try:
                 decoded[cell] = base64.b64decode(cell, validate=True)
-            except binascii.Error as error:
+            except ValueError as error:  # what is not ASCII is no binascii.Error
                 raise _bad(f"the image is not base64: {error}", path, number, cells) from None
         found.append(Row(cells, decoded[cell], path, number))
     return found
@@ -94,6 +95,12 @@ def _cells(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             f"the columns {', '.join(missing)} are missing",
             where=f"{path}, header",
             remedy=f"the layout needs {', '.join(required)}; this file has {', '.join(header)}",
+        )
+    if twice := [column for place, column in enumerate(header) if column in header[:place]]:
+        raise BadInput(
+            f"the column {twice[0]!r} stands twice",
+            where=f"{path}, header",
+            remedy="take one of the two out, or fetch the file again",
         )
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(header):

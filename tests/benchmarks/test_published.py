@@ -7,9 +7,10 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -322,7 +323,9 @@ def test_a_file_named_after_a_language_that_the_benchmark_lacks_is_refused(
     )  # fmt: skip
     with pytest.raises(BadInput, match=message) as caught:
         execute(STAGE, spec)
-    assert caught.value.where.endswith(wrong) and "leave the file out" in caught.value.remedy
+    assert (
+        caught.value.where == f"{spec.files[wrong]} ({wrong})" and "leave the file out" in caught.value.remedy
+    )
 
 
 @pytest.mark.parametrize("name", ["xgqa_german.json", "de.json", "../xgqa_de.json", "xgqa_de.jsonl"])
@@ -425,6 +428,83 @@ def test_a_malformed_line_is_named(tmp_path: Path, row: str, message: str) -> No
     )  # fmt: skip
     with pytest.raises(BadInput, match=message):
         execute(STAGE, spec)
+
+
+def made_of(tmp_path: Path, name: str, file: str, text: str) -> BenchmarkFilesSpec:
+    """The spec that fetches one file of this text."""
+    path = tmp_path / file
+    path.write_text(text, encoding="utf-8")
+    images = published.images(tmp_path / "images")
+    return BenchmarkFilesSpec(output=tmp_path / "table", benchmark=name, images=images, files={file: path})
+
+
+STATEMENT = {"gold_label": "neutral", "sentence2": "s", "pairID": "a", "Flikr30kID": 0}
+ASKED = {"question": "q?", "imageId": "0", "answer": "yes"}
+OPEN = {"question": "q?", "answer": "a", "image": "0.jpg", "category": "GQA"}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "document", "message", "row"),
+    [
+        ("xvnli", "xvnli_ar.jsonl", STATEMENT | {"sentence2": None}, "sentence2 is null", ", line 1"),
+        ("xvnli", "xvnli_ar.jsonl", STATEMENT | {"sentence2": " "}, 'sentence2 is " "', ", line 1"),
+        ("xvnli", "xvnli_ar.jsonl", STATEMENT | {"Flikr30kID": ["0"]}, "Flikr30kID is ", ", line 1"),
+        ("xgqa", "xgqa_de.json", {"7": ASKED | {"answer": None}}, "answer is null", ", entry 7"),
+        ("xgqa", "xgqa_de.json", {"7": ASKED | {"question": ""}}, 'question is ""', ", entry 7"),
+        ("unimm", "unimm_en.json", [OPEN, OPEN | {"answer": {}}], "answer is {}", ", entry 1"),
+        ("unimm", "unimm_en.json", [OPEN | {"image": True}], "image is true", ", entry 0"),
+    ],
+)
+def test_an_entry_with_nothing_to_ask_or_to_hold_an_answer_to_is_named(
+    tmp_path: Path, name: str, file: str, document: Any, message: str, row: str
+) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)) as caught:
+        execute(STAGE, made_of(tmp_path, name, file, json.dumps(document)))
+    # Of the file that was given, not of the stage's copy of it.
+    assert caught.value.where == f"{tmp_path / file}{row}"
+
+
+def test_a_file_without_a_question_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no questions") as caught:
+        execute(STAGE, made_of(tmp_path, "xvnli", "xvnli_ar.jsonl", "\n"))
+    assert caught.value.where == str(tmp_path / "xvnli_ar.jsonl")
+
+
+def test_numbers_are_texts_and_a_line_separator_ends_no_line(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three"
+    rows = [STATEMENT | {"sentence2": text}, STATEMENT | {"sentence2": 12, "pairID": 7}]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    execute(STAGE, made_of(tmp_path, "xvnli", "xvnli_ar.jsonl", lines))
+    asked = suite.load([tmp_path / "table"])
+    assert [one.question for one in asked] == [text, "12"] and [one.item for one in asked] == ["a", "7"]
+
+
+def test_what_unimm_leaves_null_is_not_shown_to_the_judge(tmp_path: Path) -> None:
+    entry = OPEN | {"category": "AOKVQA", "Human Answers": None, "context": None}
+    execute(STAGE, made_of(tmp_path, "unimm", "unimm_en.json", json.dumps([entry])))
+    [asked] = suite.load([tmp_path / "table"])
+    assert asked.details == {"human_answers": "", "rationale": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "place"),
+    [
+        (lambda header, row: (header, row.replace(published.encoded(0), "é" * 100)), "not base64", "row 2 (index '0')"),
+        (lambda header, row: (header, row.replace("0\t", "\t", 1)), "the index is empty", "row 2 (index '')"),
+        (lambda header, row: (header.replace("hint", "A"), row), "the column 'A' stands twice", "header"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_meant_is_named_in_the_file_that_was_given(
+    tmp_path: Path, change: Callable[[str, str], tuple[str, str]], message: str, place: str
+) -> None:
+    published.mmmb(tmp_path, "en")
+    path = tmp_path / "mmmb_en.tsv"
+    header, first, *others = path.read_text().split("\n")
+    path.write_text("\n".join([*change(header, first), *others]))
+    spec = BenchmarkFilesSpec(output=tmp_path / "table", benchmark="mmmb", files={path.name: path})
+    with pytest.raises(BadInput, match=re.escape(message)) as caught:
+        execute(STAGE, spec)
+    assert caught.value.where == f"{path}, {place}"
 
 
 def test_an_unbalanced_quotation_mark_is_found_where_it_stands(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def questions(files: Files, language: str) -> list[Asked]:
     told = files.path(CONTEXT.format(language=language))
     contexts = {
         row["image"]: _context(row, f"{told}, line {number}")
-        for number, row in json_files.lines(told, ("image", "captions", "instances"), unique="image")
+        for number, row in json_files.lines(
+            told, ("image", "captions", "instances"), unique="image", lists=("captions", "instances")
+        )
     }
     references = {
         str(row["question_id"]): row["text"]

@@ -33,7 +33,7 @@ def questions(files: Files, language: str) -> list[Asked]:
     for place, row in json_files.entries(path, ("question", "answer", "image")):
         image = json_files.image(files, path, Path(row["image"]).name, place)
         category = row.get("category") or _category(place, path)
-        human = str(row.get("Human Answers", "")).removeprefix("Human answers are:").strip(" []")
+        human = str(row.get("Human Answers") or "").removeprefix("Human answers are:").strip(" []")
         asked.append(
             Asked(
                 benchmark="unimm",
@@ -49,7 +49,7 @@ def questions(files: Files, language: str) -> list[Asked]:
                 image_sha256=image.sha256,
                 details={
                     "human_answers": human,
-                    "rationale": row.get("context", "") if category == "AOKVQA" else "",
+                    "rationale": str(row.get("context") or "") if category == "AOKVQA" else "",
                 },
             )
         )
