@@ -13,8 +13,10 @@ from itertools import combinations
 from typing import Any
 
 from pipelines.benchmarks.benchmark import Judged
-from pipelines.benchmarks.statistics import Z95, clustered_error, estimate
+from pipelines.benchmarks.statistics import Z95, clustered_error, estimate, wilson
 
+NO_SPREAD = 1e-12
+"""An error below this is the rounding of one that is zero."""
 Items = Mapping[str, Judged]
 """Items by name."""
 
@@ -22,20 +24,30 @@ Items = Mapping[str, Judged]
 def paired(first: Items, second: Items, figure: str) -> dict[str, Any] | None:
     """Mean of second minus first over the items that both have, with 95 % interval and two-sided p; None if there are none.
 
-    The p value is of the normal approximation. It is 1 where no item differs.
+    The p value is of the normal approximation. It is 1 where no item differs. Where all images differ alike there is no
+    spread to tell chance by: p is then the sign test's over the images, and the interval Wilson's.
     """
     names = [name for name in first if name in second and figure in first[name].values]
     if not names:
         return None
     differences = [second[name].values[figure] - first[name].values[figure] for name in names]
     mean = math.fsum(differences) / len(names)
-    error = clustered_error(differences, [first[name].image for name in names])
-    # Without any spread, there is either no difference or no doubt about it.
-    p = float(mean == 0) if error == 0 else math.erfc(abs(mean) / error / math.sqrt(2))
+    images = [first[name].image for name in names]
+    error = clustered_error(differences, images)
+    low, high = mean - Z95 * error, mean + Z95 * error
+    if abs(mean) < NO_SPREAD and error < NO_SPREAD:
+        p = 1.0
+    elif error < NO_SPREAD:
+        count = len(set(images))
+        p = min(1.0, 2 * 0.5**count)
+        sure, _ = wilson(count, count)
+        low, high = sorted((mean * sure, math.copysign(1 - (1 - abs(mean)) * sure, mean)))
+    else:
+        p = math.erfc(abs(mean) / error / math.sqrt(2))
     return {
         "difference": round(mean, 4),
-        "low": round(mean - Z95 * error, 4),
-        "high": round(mean + Z95 * error, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
         "p": float(f"{p:.3g}"),
         "n": len(names),
         "better": sum(one > 0 for one in differences),

@@ -84,6 +84,7 @@ def drawn(results: Results) -> dict[str, Any]:
         else [],
         "radars": _radars([board for board in boards if not board.further], models),
         "radar_models": models[: len(COLOURS)],
+        "not_in_radars": models[len(COLOURS) :],
         "experts": {
             name: radar.experts(languages, LANGUAGE_NAMES)
             for name, languages in ({} if found is None else found.experts).items()
@@ -132,10 +133,16 @@ def _radars(boards: Sequence[Leaderboard], models: Sequence[str]) -> dict[str, A
             rows = {row.model: row for row in board.rows if not row.published}
             charts[f"{board.title}, {board.figure}"] = radar.radar(
                 [(LANGUAGE_NAMES.get(language, language), best) for language in board.languages],
+                # All of them, since a model's colour is its place.
                 [
-                    (name, [_value(rows[name].cells.get(language)) for language in board.languages])
+                    (
+                        name,
+                        [
+                            _value(rows[name].cells.get(language)) if name in rows else None
+                            for language in board.languages
+                        ],
+                    )
                     for name in shown
-                    if name in rows
                 ],
             )
     english: dict[str, Leaderboard] = {}

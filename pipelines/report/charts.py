@@ -17,6 +17,8 @@ NARROW, WIDE = 380, 480
 """Widths in units; a unit is about a pixel where the chart stands."""
 NAMED = 86
 """Where the plot begins if languages are named beside it."""
+NAME_CHARACTERS = 44
+"""Of a name that stands alone on a line of a narrow chart."""
 COLOURS = tuple(f"var(--c{number})" for number in range(1, 7))
 
 
@@ -61,8 +63,17 @@ def _svg(frame: Frame, label: str, parts: Sequence[str]) -> Markup:
     )
 
 
-def _text(x: float, y: float, words: str, *, anchor: str = "middle", kind: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(words)}</text>'
+def _text(x: float, y: float, words: str, *, anchor: str = "middle", kind: str = "", whole: str = "") -> str:
+    """`whole`: what the words are short for, told where the pointer rests."""
+    title = f"<title>{escape(whole)}</title>" if whole and whole != words else ""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(words)}{title}</text>'
+    )
+
+
+def shortened(name: str) -> str:
+    """A name that fits a narrow chart: names of models differ at their ends as often as at their beginnings."""
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 17]}…{name[-16:]}"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -186,7 +197,8 @@ def dots(
         parts.append(_line(frame.x(aim), frame.top, frame.x(aim), base, "threshold"))
     for row, (name, scores) in enumerate(rows):
         top = frame.top + 14 + row * pitch
-        parts.append(_text(0 if named else frame.left, top, name, anchor="start", kind="strong halo"))
+        at = 0 if named else frame.left
+        parts.append(_text(at, top, shortened(name), anchor="start", kind="strong halo", whole=name))
         for place, (language, score) in enumerate(scores):
             y, colour = top + 16 + place * 19, colours.get(language, COLOURS[0])
             if named:

@@ -15,6 +15,8 @@ _LATEX = str.maketrans(
     {
         "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+        "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+        "[": "{[}",  # one behind a line's end would be taken for its argument
     }
 )  # fmt: skip
 _FORMULA = re.compile(r"^[=+\-@\t\r]")
@@ -110,7 +112,9 @@ def link(name: str, text: str) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{row.model} (published: {row.source})" if row.published else row.model
+    """On one line, for a line's end would end a row in Markdown, and an empty line a paragraph in LaTeX."""
+    model = " ".join(row.model.split())
+    return f"{model} (published: {row.source})" if row.published else model
 
 
 def _cells(board: Leaderboard, row: Row) -> list[str]:
@@ -123,4 +127,4 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", text)
+    return re.sub(r"([|\\`*_<>\[\]~$&])", r"\\\1", text)

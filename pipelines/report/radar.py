@@ -20,7 +20,8 @@ USUAL_BEST = 100.0
 def radar(axes: Sequence[tuple[str, float]], series: Sequence[tuple[str, Sequence[float | None]]]) -> Markup:
     """A polygon per series. Each axis runs from 0 to its own highest score, whatever the scores shown are.
 
-    A polygon has no corner on an axis where its model was not measured.
+    A polygon has no corner on an axis where its model was not measured; one that was measured on none has no polygon.
+    A series has the colour of its place.
     """
     parts = []
     angles = [2 * math.pi * place / len(axes) for place in range(len(axes))]
@@ -44,6 +45,8 @@ def radar(axes: Sequence[tuple[str, float]], series: Sequence[tuple[str, Sequenc
             for value, (_, best), angle in zip(values, axes, angles, strict=True)
             if value is not None
         ]
+        if not spots:
+            continue
         shown = ", ".join(
             f"{axis} {'not measured' if value is None else format(value, 'g')}"
             for (axis, _), value in zip(axes, values, strict=True)

@@ -8,7 +8,7 @@ from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.stage import InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "report"
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 PAGE, RESULTS = "index.html", "results.json"
 CARDS = "cards"
 """A folder: the card of each model, with its scores."""

@@ -12,7 +12,7 @@ from pipelines.remote.spec import Conduct
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "scores"
-CODE_VERSION = "10"
+CODE_VERSION = "11"
 SCORES, READINGS, REVIEWS = "scores.json", "readings.jsonl", "reviews.jsonl"
 
 

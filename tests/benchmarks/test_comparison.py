@@ -75,9 +75,28 @@ def test_only_items_of_both_count_and_equal_models_differ_by_nothing() -> None:
         "difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "n": 2, "better": 0, "worse": 0,
     }  # fmt: skip
     assert paired(first, {}, "right") is None
-    # All items differ by one: there is no spread to tell chance by, and no doubt.
-    always = paired(items([0, 0]), items([1, 1]), "right")
-    assert always is not None and (always["difference"], always["p"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("images", [1, 2, 9])
+@pytest.mark.parametrize("of_image", [[1.0], [1.0, 0.0], [0.1, 0.1, 0.1]])
+def test_images_that_all_differ_alike_leave_the_doubt_of_their_number(
+    sign: int, images: int, of_image: list[float]
+) -> None:
+    """Of two images that one model is right about and the other is not, nothing follows with p = 0."""
+    of = [f"image {place}" for place in range(images) for _ in of_image]
+    better, worse = items(of_image * images, of), items([0.0] * len(of), of)
+    first, second = (worse, better) if sign > 0 else (better, worse)
+    found = paired(first, second, "right")
+    assert found is not None and found["p"] == pytest.approx(stats.binomtest(images, images).pvalue, rel=1e-2)
+    mean, exact = (
+        sum(of_image) / len(of_image),
+        stats.binomtest(images, images).proportion_ci(method="wilson"),
+    )
+    low, high = sorted((sign * found["low"], sign * found["high"]))
+    assert found["difference"] == pytest.approx(sign * mean, abs=1e-4) and 0 < low < mean <= high <= 1
+    if mean == 1:
+        assert (low, high) == pytest.approx((exact.low, 1), abs=1e-4)
 
 
 def test_every_pair_of_models_is_compared_once_second_minus_first() -> None:

@@ -22,8 +22,12 @@ from pipelines.benchmarks.left_in_english import Left
 from pipelines.benchmarks.question import Asked
 from pipelines.judge.spec import Judge
 from pipelines.remote.spec import Conduct, Server
-from pipelines.report.exports import as_latex, as_markdown
+from pipelines.report.benchmark_results import Cell, Leaderboard, Row
+from pipelines.report.benchmarks import drawn
+from pipelines.report.charts import dots
+from pipelines.report.exports import as_csv, as_latex, as_markdown
 from pipelines.report.leaderboards import leaderboards
+from pipelines.report.page import render
 from pipelines.report.radar import radar
 from pipelines.report.results import Results
 from pipelines.report.spec import STAGE, ReportSpec
@@ -241,6 +245,59 @@ def test_a_radars_shape_has_no_corner_where_a_model_was_not_measured() -> None:
     whole, part = ([tuple(corner.split(",")) for corner in shape.split()] for shape in shapes)
     assert len(whole) == 4 and part == [whole[0], whole[2]]
     assert "Chinese not measured" in chart and "to 2800" in chart
+
+
+def a_board(benchmark: str, values: dict[str, dict[str, float]]) -> Leaderboard:
+    """A board of these models, each with its scores by language."""
+    rows = [
+        Row(model=name, published=False, source="this run", mean=None, gap=None,
+            cells={language: Cell(value=value) for language, value in scores.items()})
+        for name, scores in values.items()
+    ]  # fmt: skip
+    languages = list(dict.fromkeys(language for scores in values.values() for language in scores))
+    return Leaderboard(
+        benchmark=benchmark, title=benchmark, figure="plain", unit="%", best=100.0, languages=languages, rows=rows, note="",
+    )  # fmt: skip
+
+
+def test_a_model_has_one_colour_in_all_radars_and_those_without_one_are_named(
+    results: Results,
+) -> None:
+    assert results.benchmarks is not None
+    scores = {"en": 50.0, "zh": 40.0, "ar": 30.0}
+    names = [f"model {place}" for place in range(8)]
+    first = a_board("mmmb", dict.fromkeys(names, scores))
+    second = a_board("mmbench", dict.fromkeys(names[2:], scores))
+    section = results.benchmarks.model_copy(update={"leaderboards": [first, second]})
+    found = drawn(results.model_copy(update={"benchmarks": section}))
+    for chart in (found["radars"]["mmmb, plain"], found["radars"]["mmbench, plain"]):
+        colours = dict(re.findall(r"stroke:var\(--c(\d)\).*?<title>(model \d):", chart))
+        assert colours and all(name == f"model {int(colour) - 1}" for colour, name in colours.items())
+    assert found["not_in_radars"] == ["model 6", "model 7"]
+    text = render(results.model_copy(update={"benchmarks": section, "gallery": []}), {}, {})
+    assert "Of 8 models, the 6 that have a colour are drawn; in the tables alone: model 6, model 7." in text
+
+
+def test_a_long_name_is_shortened_in_a_chart_and_whole_where_the_pointer_rests() -> None:
+    name = "Qwen2.5-VL-7B-Instruct-with-a-very-long-name-indeed-4bit"
+    chart = dots([(name, [("English", None)])], aim=None, colours={})
+    shown, whole = re.findall(r"halo\">([^<]*)<title>([^<]*)</title>", chart)[0]
+    assert len(shown) == 44 and shown.startswith("Qwen2.5-VL") and shown.endswith("-4bit") and whole == name
+
+
+def test_downloads_hold_names_that_would_break_them() -> None:
+    names = ["[ours] a|b", "<b>50 %</b> & $x$", "two\n\nlines", "=SUM(A1)"]
+    boards = [a_board("mmmb", {name: {"en": 50.0} for name in names})]
+    latex = as_latex(boards)
+    assert r"{[}ours] a\textbar{}b & 50.0" in latex
+    assert r"\textless{}b\textgreater{}50 \%\textless{}/b\textgreater{} \& \$x\$ & 50.0" in latex
+    assert "two lines & 50.0" in latex
+    lines = [line for line in as_markdown(boards).splitlines() if line.startswith("|")]
+    unescaped = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
+    assert len(lines) == 2 + len(names) and set(unescaped) == {5}
+    assert r"| \<b\>50 %\</b\> \& \$x\$ |" in lines[3]
+    rows = list(csv.DictReader(io.StringIO(as_csv(boards))))
+    assert [row["model"] for row in rows] == [*names[:3], "'=SUM(A1)"]
 
 
 def test_the_charts_at_the_top_leave_out_what_nobody_was_asked_and_name_more_languages_than_colours(
