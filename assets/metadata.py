@@ -87,7 +87,9 @@ def of_table(table: Path, manifest: Manifest, *, reused: bool) -> dict[str, dg.M
     rows_made = manifest.rows if manifest.ledger is None else manifest.ledger.kept
     if rows_made:
         shown["dagster/row_count"] = dg.MetadataValue.int(rows_made)
-    shown.update(of_metrics(manifest.metrics))
+    # What a picture shows, and what stands above, needs no second place.
+    seen = {name.removeprefix("plot: ") for name in shown} | ({"keep_rate"} if manifest.ledger else set())
+    shown.update(of_metrics({name: one for name, one in manifest.metrics.items() if name not in seen}))
     shown |= {
         "reused": dg.MetadataValue.bool(reused),
         "made": dg.MetadataValue.text(manifest.created),

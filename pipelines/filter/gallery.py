@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ NEVER_SHOWN = pa.array([takedown.REASON, "blocked_url", "blocked_domain", "block
 THUMBNAIL = 112
 _MOST_PIXELS = 50_000_000
 _GAP, _LINE = 6, 16
+_LETTERS = 19
+"""So many fit under a thumbnail."""
 
 GALLERY = pa.schema([
     ("kind", pa.string()), ("uid", pa.string()), ("score", pa.float32()), ("reason", pa.string()),
@@ -131,7 +134,7 @@ def _draw(rows: Sequence[dict[str, Any]], thumbnails: Sequence[bytes | None], pa
         places = [place for place, row in enumerate(rows) if row["kind"] == kind]
         lines += [places[start : start + OF_EACH] for start in range(0, len(places), OF_EACH)]
     cell = THUMBNAIL + _GAP
-    height = cell + 2 * _LINE
+    height = cell + 3 * _LINE
     sheet = Image.new("RGB", (OF_EACH * cell + _GAP, max(1, len(lines)) * (height + _LINE) + _GAP), "white")
     canvas = ImageDraw.Draw(sheet)
     for line, places in enumerate(lines):
@@ -150,5 +153,6 @@ def _draw(rows: Sequence[dict[str, Any]], thumbnails: Sequence[bytes | None], pa
             words = "no score" if score is None or score != score else f"{score:.3f}"
             canvas.text((left, below + THUMBNAIL + 1), words, fill=(60, 60, 60))
             reason = (rows[place]["reason"] or "").replace("_", " ")
-            canvas.text((left, below + THUMBNAIL + 12), reason[:19], fill=(170, 60, 40))
+            for number, words in enumerate(textwrap.wrap(reason, _LETTERS)[:2]):
+                canvas.text((left, below + THUMBNAIL + 12 * (number + 1)), words, fill=(170, 60, 40))
     sheet.quantize(256).save(path, "PNG", optimize=True)

@@ -10,7 +10,7 @@ from pipelines.facts.spec import Language
 from pipelines.stage import InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "filtered_pairs"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 HISTOGRAM_FILE, THUMBNAIL_FILE = "histogram.png", "histogram_small.png"
 STATISTICS_PICTURE, GALLERY_PICTURE = "statistics.png", "gallery.png"
