@@ -77,7 +77,7 @@ def write_statistics(ledger: Ledger, shown: dict[str, list[dict[str, Any]]], pat
         axes.barh(places, [row["kept"] for row in rows], color=_KEPT, label="kept")
         axes.set_yticks(places, values)
         axes.set_title(title, loc="left", fontsize=10)
-    panels[1].legend(fontsize=8, frameon=False, loc="lower right")
+    panels[1].legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2)
     for axes in panels:
         # A single bar would otherwise fill its panel.
         axes.set_ylim(-0.6, max(6, len(axes.get_yticks())) - 0.4)
