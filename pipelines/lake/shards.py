@@ -178,8 +178,9 @@ class ShardReader:
         self._json = [index[name].to_numpy() for name in ("json_offset", "json_length")]
         further = index[FURTHER_IMAGES.name].combine_chunks()
         counts = further.value_lengths().fill_null(0).to_numpy()
+        # Few tables have such samples, and some have hundreds of millions of others.
         self._further_counts = counts if counts.any() else None
-        self._further_starts = np.cumsum(counts) - counts
+        self._further_starts = np.cumsum(counts) - counts if counts.any() else counts[:0]
         places = further.flatten()
         self._further = [places.field(name).to_numpy() for name in ("offset", "length")]
         self._open: dict[int, PositionedFile] = {}
