@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from models.chat import SPECIAL_TOKENS
 from models.generation import write_generation
 from models.language_model import SmallConfig, make_language_model
-from models.vision import VisionConfig
+from models.vision import VisionConfig, VisionEncoder
 from models.vision_language import VisionLanguageModel, make_visual_module
 from pipelines.answer.spec import STAGE, AnswerParameters, AnswerSpec
 from pipelines.benchmarks import answers, suite
@@ -97,6 +97,30 @@ def test_every_question_is_asked_once_in_every_language_and_rotation(
     made = manifest.read(tmp_path)
     assert made.metrics["questions"] == made.rows == 2 * (4 * 32 + 40)
     assert made.metrics["images"] == len({one.image_sha256 for one in expected}) < 72
+
+
+def test_each_image_is_encoded_once_and_what_is_lost_is_not_generated(
+    model: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted where the work is done: images at the vision encoder, rows at the generation."""
+    encoded: list[int] = []
+    generated: list[int] = []
+    forward, generate = VisionEncoder.forward, VisionLanguageModel.generate
+
+    def counted_forward(self: VisionEncoder, pixels: Any) -> Any:
+        encoded.append(len(pixels))
+        return forward(self, pixels)
+
+    def counted_generate(self: VisionLanguageModel, rows: Any, *others: Any, **settings: Any) -> Any:
+        generated.append(len(rows))
+        return generate(self, rows, *others, **settings)
+
+    monkeypatch.setattr(VisionEncoder, "forward", counted_forward)
+    monkeypatch.setattr(VisionLanguageModel, "generate", counted_generate)
+    said = ask(model, benchmarks, tmp_path, batch_size=16)
+    images = {row["image"] for row in said.values()}
+    answered = sum(row["answer"] is not None for row in said.values())
+    assert sum(encoded) == len(images) < answered == sum(generated) < len(said)
 
 
 def test_an_item_that_is_lost_is_not_asked_further_and_says_so(

@@ -98,10 +98,14 @@ def test_a_model_of_transformers_answers_every_question_and_the_batch_size_chang
     llava: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[TransformersModel] = []
+    encoded: list[int] = []
     remember = TransformersModel.__init__
 
     def remembered(self: TransformersModel, *arguments: Any, **settings: Any) -> None:
         remember(self, *arguments, **settings)
+        self.model.model.vision_tower.register_forward_hook(
+            lambda _, __, output: encoded.append(len(output.last_hidden_state))
+        )
         made.append(self)
 
     monkeypatch.setattr(TransformersModel, "__init__", remembered)
@@ -110,7 +114,7 @@ def test_a_model_of_transformers_answers_every_question_and_the_batch_size_chang
     assert len({row["answer"] for row in together.values()}) > 3
     images = len({row["image"] for row in together.values()})
     asked = sum(row["answer"] is not None for row in together.values())
-    assert made[0].seen.computed == images < asked
+    assert sum(encoded) == made[0].seen.computed == images < asked
     monkeypatch.setattr(transformers_model, "KEPT_BYTES", 0)
     few = ask(of_llava(llava, benchmarks, tmp_path / "few", 7))
     assert few == together
