@@ -48,6 +48,10 @@ class Answer(TypedDict):
     """The weight of each expert, of a model that has some."""
 
 
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "benchmark": str, "language": str, "item": str, "rotation": int, "image": str, "prompt": str,
+    "answer": (str, type(None)), "skipped": str,
+}  # fmt: skip
 OPTIONAL = {"experts"}
 REQUIRED = Answer.__annotations__.keys() - OPTIONAL
 
@@ -93,10 +97,13 @@ def read(table: Path) -> dict[Key, Answer]:
     """The rows of a published answers table by benchmark, language, item and rotation.
 
     Raises:
-        BadInput: the file is missing, torn, of another format, or answers a question twice.
+        BadInput: the file is missing, empty, torn, of another format, or answers a question twice.
     """
     path = manifest.file(table, FILE)
-    return {key(one): one for one in _read(path)}
+    found = {key(one): one for one in _read(path)}
+    if not found:
+        raise BadInput("there are no answers in it", where=path, remedy="run the answer stage again")
+    return found
 
 
 def _read(path: Path) -> Iterator[Answer]:
@@ -114,7 +121,7 @@ def _read(path: Path) -> Iterator[Answer]:
                         remedy=remedy,
                     )
                 continue
-            found = _answer(document, where, remedy)
+            found = _answer(document, where, remedy, reasons=(REFUSED,))
             if key(found) in seen:
                 raise BadInput(f"the question {key(found)} is answered twice", where=where, remedy=remedy)
             seen.add(key(found))
@@ -131,9 +138,26 @@ def _object(line: bytes, where: str, remedy: str) -> dict[str, Any]:
     return document
 
 
-def _answer(document: dict[str, Any], where: str, remedy: str) -> Answer:
+def _answer(
+    document: dict[str, Any], where: str, remedy: str, *, reasons: tuple[str, ...] = (REFUSED, UNANSWERED)
+) -> Answer:
+    """`reasons`: how `skipped` may begin where a question that was asked has no answer."""
     if document.keys() - OPTIONAL != REQUIRED:
         raise BadInput("this line is not an answer", where=where, remedy=remedy)
+    for name, kind in TYPES.items():
+        if not isinstance(document[name], kind) or isinstance(document[name], bool):
+            raise BadInput(
+                f"{name} is {json.dumps(document[name])[:80]}, which it cannot be", where=where, remedy=remedy
+            )
+    if document["answer"] is None and not (
+        document["skipped"].startswith(reasons) or (document["skipped"] == LOST and document["rotation"])
+    ):
+        # Else it would be neither answered nor missing.
+        raise BadInput(
+            f"there is no answer, for no known reason ({document['skipped'][:80]!r})",
+            where=where,
+            remedy=remedy,
+        )
     return cast(Answer, document)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.benchmarks.answers import FILE, LOST, UNANSWERED, read
 from pipelines.benchmarks.question import Asked
 from pipelines.errors import BadInput
 from pipelines.lake import manifest
@@ -105,6 +106,40 @@ def test_each_table_of_scores_hands_the_headlines_of_earlier_runs_on(
         )
         found.append(execute(STAGE, spec).metrics["runs"])
     assert [[run["model, mmmb circular zh"] for run in runs] for runs in found] == [[], [1.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": 5}, "answer is 5"),
+        ({"item": 7}, "item is 7"),
+        ({"rotation": "0"}, 'rotation is "0"'),
+        ({"rotation": True}, "rotation is true"),
+        ({"answer": None}, r"for no known reason \(''\)"),
+        ({"answer": None, "skipped": LOST, "rotation": 0}, "for no known reason"),
+        ({"answer": None, "skipped": f"{UNANSWERED}timeout"}, "for no known reason"),
+    ],
+)
+def test_a_line_that_is_neither_an_answer_nor_refused_nor_lost_is_named(
+    answered_by: AnsweredBy, change: dict[str, Any], message: str
+) -> None:
+    """Else a question would be neither missing nor scored."""
+    path = manifest.file(answered_by("model", lambda asked: asked.gold), FILE)
+    lines = path.read_text().splitlines()
+    lines[3] = json.dumps(json.loads(lines[3]) | change)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(BadInput, match=message) as caught:
+        read(path.parent.parent)
+    assert caught.value.where == f"{path}, line 4"
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_file_without_answers_is_named(answered_by: AnsweredBy, kept: int) -> None:
+    path = manifest.file(answered_by("model", lambda asked: asked.gold), FILE)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    with pytest.raises(BadInput, match="no answers in it") as caught:
+        read(path.parent.parent)
+    assert caught.value.where == str(path)
 
 
 def test_answers_to_another_benchmark_are_refused(scores_of: Any) -> None:
