@@ -6,7 +6,7 @@ All but warnings block: where one fails, the table stays for inspection and noth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from pipelines.lake.manifest import Manifest
 from pipelines.score_answers.earlier import flat
 
 DROPPED_FILE = "dropped.jsonl"
+NAMED = 5
+"""Of the headlines that fell, how many are named."""
 
 
 @dataclass(frozen=True)
@@ -186,26 +188,37 @@ def left_in_english(most: float) -> Check:
 
 
 def no_regression(largest: float, runs: int) -> Check:
-    """No headline lies below the best of the last runs; a warning, since a change may be meant."""
+    """No headline lies below the best of the last runs or is gone since the last; a warning, as a change may be meant."""
 
     def judge(_: Path, manifest: Manifest) -> Verdict:
         earlier = manifest.metrics.get("runs", [])[-runs:]
         if not earlier:
             return Verdict(True, "these are the first scores of the recipe")
         fallen = []
-        for name, now in flat(manifest.metrics["models"]).items():
+        scored = flat(manifest.metrics["models"])
+        for name, now in scored.items():
             before = [(run[name], run["created"]) for run in earlier if run.get(name) is not None]
             if now is None or not before:
                 continue
             best, made = max(before)
             if best - now > largest * max(1.0, best):
                 fallen.append(f"{name}: {best:g} (scores of {made}) -> {now:g}")
+        last = {name: value for name, value in earlier[-1].items() if name != "created"}
+        gone = [name for name, value in last.items() if value is not None and scored.get(name) is None]
         words = f"against the best of {len(earlier)} earlier runs, back to {earlier[0]['created']}: "
-        return Verdict(not fallen, words + ("; ".join(fallen[:5]) or "no headline fell"))
+        told = [_first_of(fallen)] if fallen else []
+        if gone:
+            told.append(f"scored in the last run and not in this one: {_first_of(gone)}")
+        return Verdict(not told, words + ("; ".join(told) or "no headline fell"))
 
     return Check(
         "no_regression",
-        f"No headline lies more than {largest:.0%} below the best of the last {runs} runs.",
+        f"No headline lies more than {largest:.0%} below the best of the last {runs} runs, or is gone since the last.",
         judge,
         blocking=False,
     )
+
+
+def _first_of(names: Sequence[str]) -> str:
+    further = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return "; ".join(names[:NAMED]) + further

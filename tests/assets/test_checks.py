@@ -51,6 +51,17 @@ def test_a_headline_below_the_best_of_the_last_runs_is_named_with_that_run() -> 
     assert judged({"en": 0.87, "zh": None}, *decay[1:]).passed
 
 
+def test_a_headline_that_is_gone_and_how_many_more_fell_are_told() -> None:
+    check = checks.no_regression(0.02, runs=3)
+    runs = [{"created": "2026-01-01", **{f"blend, {name}": 0.9 for name in "abcdefgh"}}]
+    verdict = check.judge(Path(), manifest(models={"blend": dict.fromkeys("abcdefg", 0.9) | {"g": None}}, runs=runs))  # fmt: skip
+    assert not verdict.passed and verdict.words.endswith(
+        "scored in the last run and not in this one: blend, g; blend, h"
+    )
+    fell = check.judge(Path(), manifest(models={"blend": dict.fromkeys("abcdefgh", 0.1)}, runs=runs))
+    assert "blend, e: 0.9" in fell.words and fell.words.endswith(" and 3 more")
+
+
 def test_points_are_held_to_a_share_of_their_best() -> None:
     check = checks.no_regression(0.02, runs=3)
     runs = [{"created": "2026-01-01", "blend, mme score en": 1000.0}]
