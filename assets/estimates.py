@@ -38,7 +38,7 @@ def examine(
 
     `instance`: whose history says what the cluster took before; without it, the table's manifest.
     """
-    name = "/".join([*declared.key.path, *([crawl] if crawl else [])])
+    name = declared.name_of(crawl)
     last: float | None = None
     try:
         spec = declared.spec(crawl)
@@ -51,25 +51,27 @@ def examine(
         return estimates.estimate(name, declared.resources, last_seconds=last, reused=reused), []
     except BadInput as error:
         taken = estimates.estimate(name, declared.resources, last_seconds=last, reused=False)
-        return taken, [] if inputs_to_come else [f"{name}: {error}"]
+        return taken, [] if inputs_to_come else [str(error)]
 
 
 def examine_all(
     assets: Iterable[StageAsset], crawls: Sequence[str], instance: dg.DagsterInstance | None = None
 ) -> tuple[list[Estimate], list[str]]:
-    """The same of several tables, given in the order of the graph; those of crawls, for each of these."""
+    """The same of several tables, given in the order of the graph; those of crawls, for each of these. What is wrong with
+    several is said once."""
     taken: list[Estimate] = []
-    wrong: list[str] = []
+    wrong: dict[str, list[str]] = {}
     to_be_made: set[dg.AssetKey] = set()
     for declared in assets:
         for crawl in crawls if declared.by_crawl else [""]:
             inputs_to_come = not to_be_made.isdisjoint(declared.upstream)
             one, found = examine(declared, crawl, instance, inputs_to_come=inputs_to_come)
             taken.append(one)
-            wrong += found
+            for words in found:
+                wrong.setdefault(words, []).append(one.name)
             if one.source != "reused":
                 to_be_made.add(declared.key)
-    return taken, wrong
+    return taken, [f"{', '.join(names)}: {words}" for words, names in wrong.items()]
 
 
 def requests(assets: Iterable[StageAsset], crawls: Sequence[str]) -> list[tuple[str, str]]:
@@ -79,7 +81,7 @@ def requests(assets: Iterable[StageAsset], crawls: Sequence[str]) -> list[tuple[
         if declared.stage.estimate is None:
             continue
         for crawl in crawls if declared.by_crawl else [""]:
-            name = "/".join([*declared.key.path, *([crawl] if crawl else [])])
+            name = declared.name_of(crawl)
             try:
                 spec = declared.spec(crawl)
                 made = manifests.exists(spec.output) and why_not_reusable(declared.stage, spec)[0] is not None

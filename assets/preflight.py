@@ -6,7 +6,9 @@ queues, quota and the image; then shows hours, GPU-hours and price of each table
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import dagster as dg
 
@@ -14,14 +16,16 @@ from assets.console import table
 from assets.estimates import examine_all, requests
 from assets.graph import SWEEP, graph
 from assets.partitions import registered
-from assets.stage_asset import StageAsset
+from assets.stage_asset import StageAsset, job_of
 from assets.systems.graph import system_graph
 from pipelines.errors import BadInput
+from pipelines.lake import location
 from pipelines.launch import estimate as estimates
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster
 from pipelines.launch.estimate import Estimate
-from pipelines.launch.preflight import problems
+from pipelines.launch.preflight import problems, refusals
+from pipelines.launch.spec import JobSpec
 from pipelines.recipe import Recipe
 from pipelines.systems.recipe import System
 
@@ -44,9 +48,16 @@ def report(taken: list[Estimate], cluster: Cluster) -> str:
     header = ["table", "pods x GPUs", "", "hours", "GPU-hours", cluster.prices.currency, "hours from"]
     total = estimates.total_cost(taken, cluster)
     gpu_hours = sum(one.gpu_hours or 0.0 for one in taken)
-    return (
+    words = (
         f"{table(header, rows)}\n\ntotal: {gpu_hours:,.1f} GPU-hours, {total:,.2f} {cluster.prices.currency}"
     )
+    if unknown := [one for one in taken if one.hours is None]:
+        words += f"; without {len(unknown)} tables of unknown hours: set `hours` in the recipe's `resources`"
+    if unpriced := [one.name for one in taken if one.source != "reused" and not cluster.price(one.resources)]:
+        words += (
+            f"\nno price is set for the machines of {len(unpriced)} tables (`prices` in the cluster's file)"
+        )
+    return words
 
 
 def preflight(
@@ -58,12 +69,16 @@ def preflight(
     Raises:
         BadInput: something is missing (all of it is named), or the budget does not last.
     """
-    taken, wrong = examine_all(_assets(recipe, sweep=sweep), crawls, instance)
+    location.check_usable(recipe.folder if isinstance(recipe, System) else recipe.workspace)
+    assets = _assets(recipe, sweep=sweep)
+    taken, wrong = examine_all(assets, crawls, instance)
     needed = {one.name: one.resources for one in taken if one.source != "reused"}
-    wrong += problems(cluster, Api(cluster), needed)
+    api = Api(cluster)
+    wrong += problems(cluster, api, needed)
+    wrong += refusals(cluster, api, _jobs(assets, crawls, needed))
     if wrong:
         raise BadInput(
-            "this would not run:\n    " + "\n    ".join(dict.fromkeys(wrong)),
+            "this would not run:\n" + textwrap.indent("\n".join(dict.fromkeys(wrong)), "    "),
             where=f"recipe {recipe.name!r}, namespace {cluster.namespace!r}",
             remedy="mend each of these, and run the preflight again",
         )
@@ -71,6 +86,16 @@ def preflight(
     say(words)
     estimates.hold_against_budget(taken, cluster, budget if budget is not None else cluster.budget)
     return words
+
+
+def _jobs(assets: Iterable[StageAsset], crawls: list[str], needed: Collection[str]) -> Iterator[JobSpec]:
+    """The jobs that would make the needed tables, as far as they can be described before their inputs are there."""
+    for declared in assets:
+        for crawl in crawls if declared.by_crawl else [""]:
+            if declared.name_of(crawl) not in needed:
+                continue
+            with contextlib.suppress(BadInput):
+                yield job_of(declared, declared.spec(crawl), crawl)
 
 
 def requests_to_servers(recipe: Recipe | System, crawls: list[str], *, sweep: bool = False) -> str:

@@ -8,7 +8,7 @@ other place where work is started.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,6 +67,10 @@ class StageAsset:
     """What is shown of its table beside what the table's own manifest tells."""
     afterwards: Callable[[Finished], None] | None = None
     """What else is done once the table is there, on every run, also when it was reused."""
+
+    def name_of(self, crawl: str) -> str:
+        """The table's name as a person reads it: with its crawl, where it is made for one."""
+        return "/".join([*self.key.path, *([crawl] if crawl else [])])
 
 
 class Purse(Protocol):
@@ -188,17 +192,9 @@ def _launch(
             observed = now
             context.log_event(_observation(declared.key, partition, report))
 
-    name = "-".join([*declared.key.path, *([partition] if partition else [])])
-    job = JobSpec(
-        name,
-        declared.stage.module,
-        spec,
-        distributed=spec.processes > 1,
-        imports=declared.stage.imports,
-        resources=declared.resources,
-        reach=declared.stage.reach(spec),
+    job = replace(
+        job_of(declared, spec, partition or ""),
         fingerprint=fingerprint(declared.stage, spec, input_versions(spec)),
-        divisible=declared.stage.divisible,
         requested_by=context.run.run_id,
     )
     try:
@@ -210,6 +206,21 @@ def _launch(
             context.log_event(_state(declared.key, partition, report))
         raise
     return manifests.read(spec.output), usage
+
+
+def job_of(declared: StageAsset, spec: StageSpec, crawl: str) -> JobSpec:
+    """What makes the asset's table; nobody waits for it yet, and its inputs need not be there."""
+    return JobSpec(
+        "-".join([*declared.key.path, *([crawl] if crawl else [])]),
+        declared.stage.module,
+        spec,
+        distributed=spec.processes > 1,
+        imports=declared.stage.imports,
+        resources=declared.resources,
+        reach=declared.stage.reach(spec),
+        divisible=declared.stage.divisible,
+        stage=declared.stage.name,
+    )
 
 
 def _cancelled(context: dg.AssetExecutionContext) -> bool:

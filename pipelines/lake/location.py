@@ -67,6 +67,34 @@ def _store() -> Any:
     )
 
 
+def check_usable(path: Path) -> None:
+    """Whether the store of a remote path answers and lets this account look: asked once, before much is done with it.
+
+    Raises:
+        BadInput: it does not; there are no credentials, or there is no such bucket.
+    """
+    if not is_remote(path):
+        return
+    import fsspec
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+    from pipelines.errors import BadInput
+
+    bucket, _, prefix = _key(path).partition("/")
+    # One of its own, which does not try for minutes.
+    settings = {"retries": {"mode": "standard", "max_attempts": 2}, "connect_timeout": 10}
+    try:
+        store = fsspec.filesystem("s3", skip_instance_cache=True, config_kwargs=settings)
+        store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except (BotoCoreError, OSError) as error:
+        raise BadInput(
+            f"the object store cannot be used: {error or type(error).__name__}",
+            where=url(path),
+            remedy=f"name a bucket that is there, and credentials that may list and read it (AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY; AWS_ENDPOINT_URL where it is not Amazon's): `aws s3 ls s3://{bucket}` must answer",
+        ) from None
+
+
 def is_file(path: Path) -> bool:
     return bool(_store().isfile(_key(path))) if is_remote(path) else path.is_file()
 

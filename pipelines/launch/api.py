@@ -72,9 +72,11 @@ class Api:
 
     # Jobs
 
-    def create_job(self, body: Manifest) -> Manifest:
-        """Raises `Exists` if a job of this name is there."""
-        return self._call("create jobs", self._batch.create_namespaced_job, self.namespace, body)
+    def create_job(self, body: Manifest, *, dry_run: bool = False) -> Manifest:
+        """Raises `Exists` if a job of this name is there. `dry_run`: the API says what it thinks of it, and makes nothing."""
+        return self._call(
+            "create jobs", self._batch.create_namespaced_job, self.namespace, body, **_dry(dry_run)
+        )
 
     def jobs(self, labels: dict[str, str]) -> list[Manifest]:
         return self._items(
@@ -158,10 +160,10 @@ class Api:
 
     # JobSet
 
-    def create_job_set(self, body: Manifest) -> Manifest:
+    def create_job_set(self, body: Manifest, *, dry_run: bool = False) -> Manifest:
         return self._call(
             "create jobsets.jobset.x-k8s.io", self._custom.create_namespaced_custom_object,
-            *JOBSET, self.namespace, "jobsets", body,
+            *JOBSET, self.namespace, "jobsets", body, **_dry(dry_run),
         )  # fmt: skip
 
     def job_set(self, name: str) -> Manifest:
@@ -251,6 +253,10 @@ class Api:
         self._reached = True
         self._granted.add(action)
         return found if isinstance(found, str | dict) else self._raw.sanitize_for_serialization(found)
+
+
+def _dry(run: bool) -> dict[str, Any]:
+    return {"dry_run": "All"} if run else {}
 
 
 def _cause(error: BaseException) -> str:

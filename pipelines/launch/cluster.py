@@ -176,13 +176,12 @@ class Cluster(_Section):
         """Per hour of all pods that work at once."""
         return self.price_of_pod(resources) * resources.pods_at_once
 
-    def check_possible(self, resources: Resources, stage: str) -> None:
-        """Refuse what no node can hold.
+    def check_possible(self, resources: Resources, where: str) -> None:
+        """Refuse what no node can hold. `where`: the place at which it is asked for.
 
         Raises:
             BadInput: names the resource, what is asked and what there is.
         """
-        where = f"recipe: resources.{stage}"
         total = resources.pods_at_once * resources.gpus
         if self.max_gpus is not None and total > self.max_gpus:
             divided = resources.parts > 1

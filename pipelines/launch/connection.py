@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import yaml
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
@@ -28,11 +30,14 @@ def connection(cluster: Cluster) -> tuple[str, Any]:
                 pass
         path = None if cluster.kubeconfig is None else str(cluster.kubeconfig)
         config.load_kube_config(path, context=cluster.context, client_configuration=configuration)
-    except (ConfigException, TypeError, ValueError, OSError) as error:
+    except (ConfigException, yaml.YAMLError, TypeError, ValueError, AttributeError, OSError) as error:
         raise BadInput(
             f"there is no usable kubeconfig: {error}",
             where=str(cluster.kubeconfig or "KUBECONFIG, or ~/.kube/config"),
             remedy="name an existing file and context in the cluster's file (`kubeconfig`, `context`); "
             "`kubectl config get-contexts` lists them",
         ) from None
-    return f"kubeconfig {cluster.kubeconfig or '~/.kube/config'}", configuration
+    return (
+        f"kubeconfig {cluster.kubeconfig or os.environ.get('KUBECONFIG') or '~/.kube/config'}",
+        configuration,
+    )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import NoReturn, TypeVar
 
 from pipelines.errors import BadInput, StageFailed
-from pipelines.lake import location
 from pipelines.launch import naming
 from pipelines.launch.accounting import Account
 from pipelines.launch.api import Api
@@ -18,6 +16,7 @@ from pipelines.launch.cluster import Cluster
 from pipelines.launch.estimate import estimate, hold_against_budget
 from pipelines.launch.kueue import Kueue
 from pipelines.launch.outcome import End
+from pipelines.launch.possible import refuse_impossible
 from pipelines.launch.refusals import Denied, Gone, NeverStarts, Unreachable
 from pipelines.launch.spec import JobSpec, Report, Usage
 from pipelines.launch.start import start_or_find
@@ -59,43 +58,10 @@ class KubernetesLauncher:
 
     def _check(self, job: JobSpec) -> None:
         """Refuse early what the cluster would refuse late, or never."""
-        stage = job.name
-        self.cluster.check_possible(job.resources, stage)
-        output = location.url(job.spec.output)
-        if not output.startswith("/") and "://" not in output:
-            raise BadInput(
-                f"the workspace is a relative path ({output}): a pod has no such folder",
-                where="recipe: workspace",
-                remedy="use a URL (s3://bucket/folder), or the absolute path of a volume that all pods mount",
-            )
-        mounted = [volume.path for volume in self.cluster.volumes if not volume.read_only]
-        if output.startswith("/") and not any(PurePath(output).is_relative_to(path) for path in mounted):
-            raise BadInput(
-                f"no volume of the pods holds {output}: what a pod wrote there would be lost with it "
-                f"(volumes to write on: {', '.join(mounted) or 'none'})",
-                where="recipe: workspace; the cluster's file: volumes",
-                remedy="add the volume claim to `volumes`, or put the workspace on one that is there, or in an object store",
-            )
-        if job.distributed and not job.resources.gpus and job.spec.processes % job.resources.nodes:
-            raise BadInput(
-                f"{job.spec.processes} processes cannot be shared equally by {job.resources.nodes} nodes",
-                where=f"recipe: processes, resources.{stage}.nodes",
-                remedy="let the first be a multiple of the second",
-            )
-        if not job.distributed and job.resources.nodes > 1:
-            raise BadInput(
-                f"{stage} has no ranks that could work as a group on {job.resources.nodes} nodes",
-                where=f"recipe: resources.{stage}.nodes",
-                remedy="set nodes: 1; data stages that can be divided take `parts`",
-            )
-        if job.resources.parts > 1 and not job.divisible:
-            raise BadInput(
-                f"{stage} cannot be divided into parts",
-                where=f"recipe: resources.{stage}.parts",
-                remedy="leave `parts` out: only stages that declare themselves divisible take it",
-            )
+        self.cluster.check_possible(job.resources, job.asked)
+        refuse_impossible(job, self.cluster)
         hold_against_budget(
-            [estimate(stage, job.resources, last_seconds=None, reused=False)],
+            [estimate(job.name, job.resources, last_seconds=None, reused=False)],
             self.cluster,
             self.cluster.budget if job.resources.hours is not None else None,
         )
@@ -103,7 +69,7 @@ class KubernetesLauncher:
         if queue is not None and not Kueue(self.api).queue_exists(queue):
             raise BadInput(
                 f"the queue {queue!r} does not exist in the namespace {self.cluster.namespace!r}",
-                where=f"recipe: resources.{stage}.queue, or the cluster's file: queue",
+                where=f"{job.asked}.queue, or the cluster's file: queue",
                 remedy=f"`kubectl -n {self.cluster.namespace} get localqueues` lists them; k8s/overlays/kueue makes them",
             )
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pipelines.errors import BadInput
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, as_bytes
+from pipelines.launch.jobset import as_job_set
 from pipelines.launch.kueue import Kueue
-from pipelines.launch.refusals import grants
-from pipelines.launch.spec import Resources
+from pipelines.launch.possible import refuse_impossible
+from pipelines.launch.refusals import Exists, Gone, grants
+from pipelines.launch.render import render
+from pipelines.launch.spec import JobSpec, Resources
 
 Right = tuple[str, str, str, str]
 """Verb, resource, API group, subresource."""
@@ -32,10 +36,12 @@ QUEUE_RIGHTS: tuple[Right, ...] = (
     ("list", "workloads", "kueue.x-k8s.io", ""),
 )
 REGISTRY_SECONDS = 10
+DOCKER_HUB = "registry-1.docker.io"
+"""Where the images of `docker.io` are; a page for people answers at the other name."""
 
 
 def problems(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Iterator[str]:
-    """Everything that would stop a job, by stage: all of it, not the first alone."""
+    """Everything that would stop a job, by table: all of it, not the first alone."""
     queues = {queue for resources in wanted.values() if (queue := cluster.queue_of(resources))}
     needed = NEEDED_RIGHTS
     needed += JOBSET_RIGHTS if cluster.backend == "jobset" else ()
@@ -47,7 +53,7 @@ def problems(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Ite
         yield f"this account may not {verb} {whole}: apply {grants(whole)}"
     for name, resources in wanted.items():
         try:
-            cluster.check_possible(resources, name)
+            cluster.check_possible(resources, f"recipe: resources, for {name}")
         except BadInput as error:
             yield str(error)
     for queue in sorted(queues) if lacking.isdisjoint(QUEUE_RIGHTS) else []:
@@ -57,6 +63,34 @@ def problems(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Ite
         yield from _beyond_quota(cluster, api, wanted)
     if missing := image_missing(cluster.image):
         yield missing
+
+
+def refusals(cluster: Cluster, api: Api, jobs: Iterable[JobSpec]) -> Iterator[str]:
+    """What would be refused of these jobs when they are launched: by this program, or by the API, which is shown one of
+    each kind and makes none."""
+    shown: set[Resources] = set()
+    told: set[tuple[str, str]] = set()
+    may_create = api.may("create", "jobsets", "jobset.x-k8s.io") if cluster.backend == "jobset" else api.may("create", "jobs", "batch")  # fmt: skip
+    for job in jobs:
+        try:
+            refuse_impossible(job, cluster)
+            made = render(job, cluster, 0).job
+            if not may_create or job.resources in shown:
+                continue
+            shown.add(job.resources)
+            with contextlib.suppress(Exists):
+                if cluster.backend == "jobset":
+                    api.create_job_set(as_job_set(made), dry_run=True)
+                else:
+                    api.create_job(made, dry_run=True)
+        except Gone:
+            # Of all that can be missing, the kind itself.
+            yield "the cluster has no JobSets: install their controller, or set `backend: indexed_job` in the cluster's file"
+        except BadInput as error:
+            # Of a wrong workspace or namespace, one table is example enough.
+            if (error.where, error.remedy) not in told:
+                told.add((error.where, error.remedy))
+                yield str(error)
 
 
 def _beyond_quota(cluster: Cluster, api: Api, wanted: Mapping[str, Resources]) -> Iterator[str]:
@@ -83,9 +117,13 @@ def image_missing(image: str) -> str:
     match = re.fullmatch(r"(?P<host>[^/]+)/(?P<name>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})", image)
     if match is None:
         return f"the image {image!r} has no registry and digest"
-    host = match["host"]
+    host, name = match["host"], match["name"]
+    if not re.search(r"[.:]|^localhost$", host):
+        # As every container runtime reads it: `me/image` is Docker Hub's.
+        host, name = "docker.io", f"{host}/{name}"
+    host = DOCKER_HUB if host in ("docker.io", "index.docker.io") else host
     scheme = "http" if host.partition(":")[0] in ("localhost", "127.0.0.1") else "https"
-    url = f"{scheme}://{host}/v2/{match['name']}/manifests/{match['digest']}"
+    url = f"{scheme}://{host}/v2/{name}/manifests/{match['digest']}"
     accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
     request = urllib.request.Request(url, method="HEAD", headers={"Accept": accept})  # noqa: S310 - http(s) alone
     try:

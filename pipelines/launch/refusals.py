@@ -82,6 +82,13 @@ def _forbidden(words: str, action: str, where: str) -> BadInput:
         )
     account = re.search(r'User "([^"]+)"', words)
     who = account[1] if account else "this account"
+    if who == "system:anonymous":
+        return Denied(
+            f"the cluster does not know who asks ({who} may not {action})",
+            where=where,
+            remedy="give the kubeconfig's user its credentials (the login command of its `exec` must work here); "
+            "`kubectl auth whoami` must answer",
+        )
     verb, resource = action.split(" ", 1)
     return Denied(
         f"{who} may not {action}",

@@ -82,6 +82,13 @@ class JobSpec:
     """Whether the stage can be done in parts."""
     requested_by: str = ""
     """Who waits for it: the id of a Dagster run."""
+    stage: str = ""
+    """The stage's name in the recipe's `resources`; the job's own name says more: which recipe, which crawl."""
+
+    @property
+    def asked(self) -> str:
+        """Where the recipe says what it asks for."""
+        return f"recipe: resources.{self.stage or self.name}"
 
 
 @dataclass

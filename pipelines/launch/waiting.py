@@ -135,7 +135,7 @@ class Waiting:
             if match := re.search(r'priority ?class(?:es)?(?:\.scheduling\.k8s\.io)? "?([\w.-]+)"? (?:was )?not found|no PriorityClass with name ([\w.-]+)', message, re.IGNORECASE):  # fmt: skip
                 raise NeverStarts(
                     f"the priority class {match[1] or match[2]!r} does not exist",
-                    where=f"recipe: resources.{self._spec.name}: priority",
+                    where=f"{self._spec.asked}.priority, or the cluster's file: priority",
                     remedy="apply k8s/base/priorities.yaml, or mend the name; `kubectl get priorityclass` lists them",
                 )
             if "exceeded quota" in message and (words := beyond_quota(message)):

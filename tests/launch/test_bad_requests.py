@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes.client.exceptions import ApiException
 
 from assets.graph import graph
 from assets.preflight import preflight
 from pipelines.errors import BAD_INPUT_EXIT_CODE, BadInput
+from pipelines.lake.location import check_usable
 from pipelines.launch import naming
 from pipelines.launch.api import Api
 from pipelines.launch.cluster import Cluster, Volume, read_cluster
 from pipelines.launch.kubernetes import KubernetesLauncher
 from pipelines.launch.preflight import image_missing, problems
+from pipelines.launch.refusals import explained
 from pipelines.launch.render import render
 from pipelines.launch.spec import JobSpec, Report, Resources
 from pipelines.launch.start import start_or_find
@@ -30,6 +36,7 @@ from tests.dagster_home import TINY_RECIPE, Home
 from tests.launch.apiserver.cluster import IMAGE, FakeCluster
 from tests.launch.conftest import messages
 from tests.launch.test_kubernetes_toy import SMALL, job, run_in_thread
+from tests.object_store import ENVIRONMENT, s3_server
 
 
 def refusal(cluster: Cluster, wanted: JobSpec) -> str:
@@ -45,6 +52,22 @@ def test_a_kubeconfig_that_is_not_there_or_lacks_the_context_is_named(
     assert "no usable kubeconfig" in missing and "nowhere" in missing and "get-contexts" in missing
     other = refusal(cluster.settings(context="production"), job(tmp_path))
     assert "production" in other
+
+
+@pytest.mark.parametrize("text", ["clusters: [a", "hello", ""])
+def test_a_file_that_is_no_kubeconfig_is_named(text: str, cluster: FakeCluster, tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    words = refusal(cluster.settings(kubeconfig=path), job(tmp_path))
+    assert "there is no usable kubeconfig" in words and str(path) in words and "get-contexts" in words
+
+
+def test_one_whom_the_cluster_does_not_know_is_told_to_log_in_and_not_to_grant_rights() -> None:
+    message = 'jobs.batch is forbidden: User "system:anonymous" cannot list resource "jobs"'
+    answer = ApiException(403, "Forbidden")
+    answer.body = json.dumps({"message": message})
+    words = str(explained(answer, "list jobs", server="https://k", found="kubeconfig", namespace="vlm"))
+    assert "does not know who asks" in words and "kubectl auth whoami" in words and "rbac" not in words
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for_long(cluster: FakeCluster, tmp_path: Path) -> None:
@@ -64,6 +87,11 @@ def test_credentials_that_are_not_known_are_told_from_rights_that_lack(
     forbidden = refusal(cluster.settings("gpu-worker"), job(tmp_path))
     assert "system:serviceaccount:vlm:gpu-worker may not list jobs" in forbidden
     assert "k8s/base/rbac.yaml" in forbidden
+
+
+def test_a_refusal_names_the_key_of_the_recipe_that_asks(cluster: FakeCluster, tmp_path: Path) -> None:
+    wanted = replace(job(tmp_path, Resources(nodes=2)), stage="clip_scores")
+    assert "recipe: resources.clip_scores.nodes" in refusal(cluster.settings(), wanted)
 
 
 def test_a_namespace_that_does_not_exist_is_named(cluster: FakeCluster, tmp_path: Path) -> None:
@@ -245,6 +273,73 @@ def registry() -> Iterator[str]:
 def test_preflight_finds_an_image_that_is_not_in_its_registry(registry: str) -> None:
     assert image_missing(f"{registry}/vlm/gpu@sha256:{'1' * 64}") == ""
     assert "has no image" in image_missing(f"{registry}/vlm/gpu@sha256:{'3' * 64}")
+
+
+@pytest.mark.parametrize("image", ["docker.io/me/gpu", "me/gpu", "index.docker.io/me/gpu"])
+def test_an_image_of_docker_hub_is_looked_for_where_it_is(
+    image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def urlopen(request: urllib.request.Request, timeout: float) -> BytesIO:
+        asked.append(request.full_url)
+        return BytesIO()
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    assert image_missing(f"{image}@sha256:{'1' * 64}") == ""
+    assert asked == [f"https://registry-1.docker.io/v2/me/gpu/manifests/sha256:{'1' * 64}"]
+
+
+def shown_to_preflight(cluster: FakeCluster, recipe: Path, **settings: object) -> str:
+    """What the preflight has against a recipe."""
+    with pytest.raises(BadInput) as raised:
+        preflight(read_recipe(recipe), cluster.settings(**settings), ["tiny-1"], budget=None)
+    assert cluster.jobs() == [] and cluster.created("Job") == []
+    return str(raised.value)
+
+
+def test_preflight_finds_what_a_launch_would_be_refused_for(cluster: FakeCluster, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    two = TINY_RECIPE.read_text().replace("processes: 1", "processes: 2")
+    path.write_text(two + "resources: {finetuned: {nodes: 3}, clip_scores: {nodes: 2}}")
+    words = shown_to_preflight(cluster, path)
+    assert words.count("the workspace is a relative path") == 1, "of all tables alike, said once"
+    path.write_text(path.read_text().replace("data/tiny", str(tmp_path / "data")))
+    words = shown_to_preflight(cluster, path)
+    assert "cannot be shared equally by 3 nodes" in words and "resources.finetuned.nodes" in words
+    assert "could work as a group on 2 nodes" in words and "resources.clip_scores.nodes" in words
+
+
+@pytest.mark.parametrize("backend", ["indexed_job", "jobset"])
+def test_preflight_shows_the_api_what_would_be_launched_and_launches_nothing(
+    backend: str, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(TINY_RECIPE.read_text().replace("data/tiny", str(tmp_path / "data")))
+    preflight(read_recipe(path), cluster.settings(backend=backend), ["tiny-1"], budget=None)
+    kind = "jobs" if backend == "indexed_job" else "jobsets"
+    assert cluster.api.requests[f"create {kind}"] > 0
+    assert cluster.jobs() == [] and cluster.created("Job") == cluster.created("JobSet") == []
+    words = shown_to_preflight(cluster, path, account="admin", namespace="elsewhere", backend=backend)
+    assert "the namespace 'elsewhere' does not exist" in words
+
+
+def test_a_store_that_cannot_be_used_is_named_with_what_it_wants(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(BadInput, match=r"Unable to locate credentials[\s\S]*s3://bucket/x[\s\S]*AWS_PROFILE"):
+        check_usable(Path("s3://bucket/x"))
+    with s3_server() as endpoint:
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}.items():
+            monkeypatch.setenv(name, value)
+        check_usable(Path("s3://bucket/x"))
+        with pytest.raises(BadInput, match=r"bucket does not exist[\s\S]*aws s3 ls s3://bukket"):
+            check_usable(Path("s3://bukket/x"))
+    check_usable(tmp_path / "a folder of this machine")
 
 
 def test_preflight_names_everything_that_lacks_at_once(cluster: FakeCluster) -> None:

@@ -180,6 +180,10 @@ class Handler(BaseHTTPRequestHandler):
             check_names(body)
             if body["metadata"].get("namespace", namespace) != namespace:
                 raise Refused(400, "the namespace of the object does not match the namespace of the request")
+            if query.get("dryRun") == "All":
+                if store.find(resource, namespace, body["metadata"]["name"]) is not None:
+                    raise Taken(body["metadata"]["name"])
+                return body
             made = store.create(resource, namespace, body)
             self.server.recorded.append((body["kind"], body))
             return made
