@@ -179,6 +179,26 @@ def test_mme_points_are_accuracy_and_both_right(tables: dict[str, Path], tmp_pat
     assert found["profiles"]["official"]["task existence"]["value"] == 50.0
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message", "row"),
+    [
+        ("\tcode_reasoning\t", "\tcode reasoning\t", "the task 'code reasoning' is none of", 4),
+        ("code_reasoning/1.png", "code_reasoning/9.png", "'code_reasoning/9.png' has 1 question", 4),
+        ("existence/2.png", "existence/0.png", "'existence/0.png' has 3 question", 6),
+    ],
+)
+def test_what_would_be_in_no_sum_of_mme_is_named(
+    tmp_path: Path, before: str, after: str, message: str, row: int
+) -> None:
+    published.mme(tmp_path)
+    path = tmp_path / "mme_en.tsv"
+    path.write_text(path.read_text().replace(before, after, 1))
+    spec = BenchmarkFilesSpec(output=tmp_path / "table", benchmark="mme", files={path.name: path})
+    with pytest.raises(BadInput, match=re.escape(message)) as caught:
+        execute(STAGE, spec)
+    assert caught.value.where.startswith(f"{path}, row {row} ")
+
+
 def test_chinese_yes_and_no_count_under_our_rules_alone(tables: dict[str, Path], tmp_path: Path) -> None:
     document = scores(
         {"mme": tables["mme"]}, tmp_path, lambda asked: {"yes": "是的。", "no": "不是"}[asked.gold]

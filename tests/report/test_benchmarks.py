@@ -380,10 +380,16 @@ def test_the_page_fits_the_screen_asks_for_nothing_and_gives_the_downloads(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == [] and problems == []
     assert page.locator("#benchmarks svg").count() >= 3
-    with page.expect_download() as downloading:
-        page.get_by_role("link", name="CSV").click()
-    assert downloading.value.suggested_filename == "leaderboards.csv"
-    assert Path(downloading.value.path()).read_text().startswith("benchmark,figure,unit,model")
+    for words, name, begin in (
+        ("CSV", "leaderboards.csv", "benchmark,figure,unit,model"),
+        ("Markdown", "leaderboards.md", "## LLaVA Test Set: relative, %"),
+        ("LaTeX", "leaderboards.tex", r"\begin{table}[t]"),
+    ):
+        with page.expect_download() as downloading:
+            page.get_by_role("link", name=words).click()
+        assert downloading.value.suggested_filename == name
+        text = Path(downloading.value.path()).read_text(encoding="utf-8")
+        assert text.startswith(begin) and text == next(report.glob(f"*/{name}")).read_text(encoding="utf-8")
     assert page.locator("script").count() == 0 and HOSTILE in (page.text_content("#benchmarks") or "")
     page.close()
 

@@ -173,6 +173,8 @@ def test_sections_without_input_are_left_out(report_inputs: dict[str, Any], tmp_
     text = (tmp_path / "index.html").read_text()
     assert 'id="scores"' in text
     assert 'id="data"' not in text and 'id="gallery"' not in text and 'id="losses"' not in text
+    # Nothing is said about a training that the report knows nothing of.
+    assert "Vision was aligned" not in text and "3 models on the same questions" in text
 
 
 def test_a_sweep_over_shares_draws_a_curve_with_a_point_per_model(

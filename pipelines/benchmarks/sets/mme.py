@@ -40,15 +40,22 @@ def questions(files: Files, language: str) -> list[Asked]:
     """The questions as published: they ask for yes or no themselves.
 
     Raises:
-        BadInput: a row's answer is neither Yes nor No.
+        BadInput: a row's answer is neither Yes nor No, its task is none of the fourteen, or an image has not two questions.
     """
     asked = []
+    pairs: dict[tuple[str, str], list[tsv.Row]] = defaultdict(list)
     for row in tsv.read(
         files.path(FILE.format(language=language)), ("category", "image_path", "question", "answer")
     ):
         gold = row.cells["answer"].strip().lower()
         if gold not in ("yes", "no"):
             raise row.bad(f"the answer {row.cells['answer']!r} is neither Yes nor No")
+        if row.cells["category"] not in (*PERCEPTION, *COGNITION):
+            # Its points would be in no sum.
+            raise row.bad(
+                f"the task {row.cells['category']!r} is none of {', '.join((*PERCEPTION, *COGNITION))}"
+            )
+        pairs[row.cells["category"], row.cells["image_path"]].append(row)
         asked.append(
             Asked(
                 benchmark="mme",
@@ -65,6 +72,10 @@ def questions(files: Files, language: str) -> list[Asked]:
                 details={"pair": row.cells["image_path"]},
             )
         )
+    for (_, image), rows in pairs.items():
+        if len(rows) != 2:
+            # Half of the points are for two right answers about one image.
+            raise rows[-1].bad(f"the image {image!r} has {len(rows)} question(s) in its task, not two")
     return asked
 
 
