@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 
+from pipelines.lake import location
+from pipelines.lake.work import UNPUBLISHED
 from pipelines.launch.attempt import Attempt
 from pipelines.launch.cluster import Cluster
 from pipelines.launch.kueue import PLACE
 from pipelines.launch.spec import JobSpec, Report, Usage
+
+log = logging.getLogger(__name__)
+
+
+def kept_files(job: JobSpec) -> int:
+    """Files in the object store with which the next attempt goes on; 0 where that cannot be seen from here."""
+    if not location.is_remote(job.spec.output):
+        return 0
+    try:
+        return len(location.listing(job.spec.output / UNPUBLISHED / job.fingerprint))
+    except Exception as error:  # noqa: BLE001 - whatever the storage raises: the job is started again all the same
+        log.warning("what %s left for its next attempt cannot be seen: %s", job.name, error)
+        return 0
 
 
 @dataclass
@@ -21,7 +37,9 @@ class Account:
     best_start: int | None = None
     """The furthest step from which an attempt went on."""
     fruitless: int = 0
-    """Attempts in a row that went on from no further than one before."""
+    """Attempts in a row that went on from no further than one before, and left no more behind for the next."""
+    kept: int = 0
+    """The most files that an attempt left for the next, so far."""
     _first: int | None = None
     _start: int | None = None
     _last: int = 0
@@ -64,6 +82,11 @@ class Account:
             self.fruitless += 1
         if self._first is not None and self._done_steps:
             self.usage.goodput = min((self._last - self._first) / self._done_steps, 1.0)
+
+    def left_for_the_next(self, files: int) -> None:
+        """Count what lies ready after a disruption: stages without steps get further by whole shards, chunks and batches."""
+        if files > self.kept:
+            self.kept, self.fruitless = files, 0
 
     def report(self) -> Report:
         """What it took so far, also where it failed."""

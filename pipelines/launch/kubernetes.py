@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 
 from pipelines.errors import BadInput, StageFailed
 from pipelines.launch import naming
-from pipelines.launch.accounting import Account
+from pipelines.launch.accounting import Account, kept_files
 from pipelines.launch.api import Api
 from pipelines.launch.attempt import Attempt
 from pipelines.launch.cluster import Cluster
@@ -165,6 +165,7 @@ class KubernetesLauncher:
         # Those that were stopped because another pod went say nothing.
         reasons = sorted({pod.reason for pod in attempt.pod_ends() if pod.reason and pod.disrupted})
         why = f" ({', '.join(reasons)})" if reasons else ""
+        account.left_for_the_next(kept_files(job))
         restarts = account.usage.attempts
         if restarts > self.cluster.restarts or account.fruitless >= max(
             self.cluster.restarts_without_progress, 1

@@ -10,11 +10,13 @@ import pytest
 
 from pipelines.lake import location, manifest
 from pipelines.launch import naming
+from pipelines.launch.accounting import kept_files
 from pipelines.launch.kubernetes import KubernetesLauncher
 from pipelines.launch.spec import JobSpec, Report, Resources
 from pipelines.score.spec import STAGE, ScoreParameters, ScoreSpec
 from pipelines.stage import execute
 from tests import object_store, tables
+from tests.assets.toy_stage import ToySpec
 from tests.lake.conftest import s3, s3_endpoint  # noqa: F401 - fixtures
 from tests.launch.apiserver.cluster import FakeCluster
 from tests.launch.conftest import messages
@@ -60,6 +62,17 @@ def test_a_training_goes_on_in_pods_that_never_saw_the_disk_of_those_that_were_l
     assert usage.attempts == 2
     assert "goes on from step" in messages(reports)
     assert unpublished(output) == []
+
+
+def test_what_a_disrupted_download_left_in_the_store_is_seen(s3: Path, tmp_path: Path) -> None:  # noqa: F811
+    def left(output: Path) -> int:
+        return kept_files(JobSpec("raw_pairs", "m", ToySpec(output=output), fingerprint="f1"))
+
+    assert left(s3 / "raw_pairs") == 0
+    for name in ("_work/f1/shipped/0.json", "_work/f1/shipped/1.json", "_work/other/2.json", "f1/0.parquet"):
+        location.write_bytes(s3 / "raw_pairs" / name, b"{}")
+    assert left(s3 / "raw_pairs") == 2
+    assert left(tmp_path / "raw_pairs") == 0, "a volume of the pods is not seen from here"
 
 
 def scoring(folder: Path, output: Path, clip: Path) -> JobSpec:

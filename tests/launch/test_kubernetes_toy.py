@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.errors import BadInput, StageFailed
 from pipelines.lake import manifest
+from pipelines.launch import kubernetes
 from pipelines.launch.kubernetes import KubernetesLauncher
 from pipelines.launch.spec import JobSpec, Report, Resources, Usage
 from pipelines.launch.start import start_or_find
@@ -94,6 +95,17 @@ def test_a_pod_that_dies_without_a_word_is_started_again_until_it_is_given_up(
     with pytest.raises(StageFailed, match="without getting further; given up"):
         KubernetesLauncher(settings).run(job(tmp_path, behaviour="die"), reports.append)
     assert [body["metadata"]["name"][-3:] for body in cluster.created("Job")] == ["-a0", "-a1"]
+
+
+def test_work_that_leaves_more_behind_each_time_gets_further_though_it_counts_no_steps(
+    cluster: FakeCluster, tmp_path: Path, reports: list[Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download that is disrupted each day goes on with its shards, and is not given up on the third."""
+    left = iter([1, 2, 3])
+    monkeypatch.setattr(kubernetes, "kept_files", lambda job: next(left, 3))
+    settings = cluster.settings(restarts_without_progress=1)
+    with pytest.raises(StageFailed, match=r"disrupted .*4 times, 1 times without getting further; given up"):
+        KubernetesLauncher(settings).run(job(tmp_path, behaviour="die"), reports.append)
 
 
 def test_a_lost_node_costs_a_restart_and_nothing_else(
