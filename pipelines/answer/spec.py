@@ -12,7 +12,7 @@ from pipelines.remote.spec import Conduct, Server
 from pipelines.stage import Execution, InputFile, InputTable, Stage, StageSpec, lazy
 
 NAME = "answers"
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 
 
 class AnswerParameters(BaseModel):

@@ -141,7 +141,8 @@ def questions(
     """How a benchmark of such a TSV is asked: one question per rotation."""
 
     def ask(files: Files, language: str) -> list[Asked]:
-        letter = request(files, language)
+        path = files.path(file.format(language=language))
+        letter = request(files, language, beside=path)
         return [
             Asked(
                 benchmark=benchmark,
@@ -157,7 +158,7 @@ def questions(
                 image_sha256=digest,
                 details=item.details,
             )
-            for item in load(files.path(file.format(language=language)), circular=circular, kept=kept)
+            for item in load(path, circular=circular, kept=kept)
             for digest in [hashlib.sha256(item.image).hexdigest()]
             for turn in item.rotations
         ]

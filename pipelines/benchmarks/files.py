@@ -15,6 +15,7 @@ from pipelines.lake import manifest
 IMAGES = "images.parquet"
 """Columns `name` and `image` (bytes): the images that a benchmark's questions name."""
 REQUESTS = "requests.json"
+WORLD_STAGE = "world"
 
 
 def languages(pattern: str, names: Iterable[str]) -> list[str]:
@@ -27,15 +28,18 @@ def languages(pattern: str, names: Iterable[str]) -> list[str]:
 class Files:
     """The files of some benchmark tables; the first table that has a file of a name gives it.
 
-    Of a table in an object store, only the files that are asked for are fetched.
+    The procedural world shares the layout of published benchmarks. Its questions give way to published ones as a whole: a
+    language of it among a published benchmark's would be of other items under the same names. Of a table in an object store, only the files that are asked for are fetched.
     """
 
     def __init__(self, tables: Sequence[Path]) -> None:
-        self.tables = list(tables)
+        made = {table: manifest.read(table) for table in tables}
+        self._worlds = {table for table in made if made[table].stage == WORLD_STAGE}
+        self.tables = sorted(made, key=lambda table: table in self._worlds)
         self._folder: Path | None = None
         self._table_of: dict[str, Path] = {}
-        for table in tables:
-            for file in manifest.read(table).files:
+        for table in self.tables:
+            for file in made[table].files:
                 self._table_of.setdefault(Path(file.path).name, table)
 
     @classmethod
@@ -49,7 +53,21 @@ class Files:
 
     def languages(self, pattern: str) -> list[str]:
         """The languages for which there is a file of this name, `{language}` standing in it."""
-        return languages(pattern, self._table_of)
+        homes = self.homes(pattern)
+        return languages(pattern, [name for name, table in self._table_of.items() if table in homes])
+
+    def homes(self, pattern: str) -> list[Path]:
+        """The tables that give the files of this pattern: the world's only where no other has one."""
+        holding = {table for name, table in self._table_of.items() if languages(pattern, [name])}
+        return [table for table in self.tables if table in (holding - self._worlds or holding)]
+
+    def beside(self, file: Path, name: str) -> Path | None:
+        """The file of this name in the table that gives `file`; None where that table has none."""
+        if self._folder is not None:
+            return self.find(name)
+        table = self._table_of[file.name]
+        has = name in {Path(one.path).name for one in manifest.read(table).files}
+        return manifest.file(table, name) if has else None
 
     def find(self, name: str) -> Path | None:
         """The path of the file, or None."""
@@ -78,12 +96,7 @@ class Files:
         Raises:
             BadInput: the table has no such image; `row` says whose it is.
         """
-        if self._folder is not None:
-            packed = self.find(IMAGES)
-        else:
-            table = self._table_of[beside.name]
-            has = IMAGES in {Path(one.path).name for one in manifest.read(table).files}
-            packed = manifest.file(table, IMAGES) if has else None
+        packed = self.beside(beside, IMAGES)
         images = {} if packed is None else _images(packed)
         if name not in images:
             raise BadInput(

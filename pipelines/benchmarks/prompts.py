@@ -25,13 +25,14 @@ ANSWER_REQUESTS = {
 """By language: the request for a letter, where the benchmark's table does not bring its own."""
 
 
-def request(files: Files, language: str) -> str:
-    """The request for a letter: the benchmark table's own, as the models' instructions had it, or the usual one.
+def request(files: Files, language: str, *, beside: Path) -> str:
+    """The request for a letter: that of the table which gives the file `beside`, as the models' instructions had it, or the
+    usual one. Another table's would make a benchmark's prompt depend on what else is asked.
 
     Raises:
         BadInput: there is none in this language, or the table's own cannot be read.
     """
-    own = json_files.words(files.find(REQUESTS))
+    own = json_files.words(files.beside(beside, REQUESTS))
     if language in own or language in ANSWER_REQUESTS:
         return own.get(language) or ANSWER_REQUESTS[language]
     raise BadInput(

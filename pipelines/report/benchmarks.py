@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.benchmarks.benchmark import catalogue
+from pipelines.benchmarks.files import WORLD_STAGE, Files
 from pipelines.benchmarks.left_in_english import left_in_english
 from pipelines.benchmarks.question import Asked
 from pipelines.lake import manifest
@@ -18,7 +19,6 @@ from pipelines.report.spec import ReportSpec
 from pipelines.score_answers.spec import READINGS, REVIEWS
 
 LEAST_AXES = 3
-WORLD_STAGE = "world"
 
 
 def section(spec: ReportSpec, scores: Mapping[str, Any], asked: Sequence[Asked]) -> BenchmarkSection:
@@ -52,17 +52,12 @@ def section(spec: ReportSpec, scores: Mapping[str, Any], asked: Sequence[Asked])
 
 def _own_world(spec: ReportSpec) -> list[str]:
     """The benchmarks whose files are of the procedural world."""
-    names = {
-        Path(file.path).name
-        for table in spec.benchmarks.values()
-        for made in [manifest.read(table)]
-        if made.stage == WORLD_STAGE
-        for file in made.files
-    }
+    files = Files(list(spec.benchmarks.values()))
+    homes = {one.name: files.homes(one.file) for one in catalogue().values()}
     return [
-        one.name
-        for one in catalogue().values()
-        if any(name.startswith(one.file.split("{")[0]) for name in names)
+        name
+        for name, tables in homes.items()
+        if any(manifest.read(table).stage == WORLD_STAGE for table in tables)
     ]
 
 

@@ -68,7 +68,7 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
         (work.out / READINGS).open("w", encoding="utf-8") as readings,
         (work.out / REVIEWS).open("w", encoding="utf-8") as judged,
     ):
-        for name, answers in answered.items():
+        for done, (name, answers) in enumerate(answered.items(), start=1):
             check_questions(asked, answers, where=spec.answers[name])
             read[name] = _read(asked, answers, spec.parameters.profiles)
             reviewed[name] = reviews.judged_places(spec, asked, answers, progress)
@@ -79,7 +79,7 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
                 read[name][place] = {HEADLINE_PROFILE: Scored([], found.ratings)}
             readings.writelines(_trace(name, read[name], answers))
             judged.writelines(reviews.lines(name, reviewed[name]))
-            progress.advance()
+            progress.start("models", len(answered), unit="model", done=done)  # after a judge's own bar
     # Only now: by then every model's answers were put before the judge, and what it said is kept.
     reviews.hold_to(spec.most_judge_failures, reviewed)
     complete = all(model["complete"]["complete"] for model in models.values())

@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -104,6 +105,34 @@ def test_the_prompts_are_exactly_these(tables: dict[str, Path]) -> None:
     if os.environ.get("UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(shown, encoding="utf-8")
     assert shown == SNAPSHOT.read_text(encoding="utf-8"), "a changed prompt is another benchmark"
+
+
+@pytest.mark.parametrize("world_first", [True, False])
+def test_beside_the_world_published_questions_are_asked_as_without_it(
+    tables: dict[str, Path], benchmarks: Path, tmp_path: Path, world_first: bool
+) -> None:
+    """The world brings files of MMMB's layout, in two languages, and its own request for an answer."""
+    shutil.copytree(benchmarks / "made", tmp_path / "world/made")
+    (tmp_path / "world/made/requests.json").write_text(
+        '{"en": "Answer with the option.", "zh": "用选项回答。"}'
+    )
+    world = publish(tmp_path / "world", "world")
+    (tmp_path / "files").mkdir()
+    for language in ("en", "ar"):
+        published.mmmb(tmp_path / "files", language)
+    files = {path.name: path for path in (tmp_path / "files").iterdir()}
+    mmmb = tmp_path / "mmmb"
+    execute(STAGE, BenchmarkFilesSpec(output=mmmb, benchmark="mmmb", files=files))
+    alone = suite.load([mmmb, tables["mmbench"]])
+    both = suite.load([world, mmmb, tables["mmbench"]] if world_first else [mmmb, tables["mmbench"], world])
+    words = {one.key: (one.prompt, one.image_sha256) for one in both}
+    assert {key: found for key, found in words.items() if key[0] != "open"} == {
+        one.key: (one.prompt, one.image_sha256) for one in alone
+    }
+    assert {(one.benchmark, one.language) for one in both if one.benchmark in ("mmmb", "open")} == {
+        ("mmmb", "en"), ("mmmb", "ar"), ("open", "en"), ("open", "zh"),
+    }  # fmt: skip
+    assert all("option." in one.prompt for one in suite.load([world], ["en"]) if one.options)
 
 
 def test_a_model_that_answers_everything_rightly_gets_the_highest_scores(
