@@ -22,6 +22,16 @@ REFUSED = re.compile(r"denied (the )?request|is forbidden|is invalid")
 """A pod that an admission refuses, by whatever rule: LimitRange, policy, webhook."""
 CONFIG_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
+NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+
+
+def _unplaced(pod: Manifest) -> str:
+    """Why the pod has no node; "" if it has one."""
+    for found in pod.get("status", {}).get("conditions") or []:
+        if found["type"] == "PodScheduled" and found["status"] == "False":
+            return str(found.get("message") or "")
+    return ""
+
 
 class Waiting:
     """Says each state once. Waiting itself has no limit: a queue may take days."""
@@ -81,12 +91,7 @@ class Waiting:
             return f"{name}: {len(pods)} of {wanted} pods are created" + (f": {why}" if why else "")
         self._refused_since = None
         self._look_at_failures(pods)
-        unplaced = [
-            found["message"]
-            for pod in pods
-            for found in pod.get("status", {}).get("conditions") or []
-            if found["type"] == "PodScheduled" and found["status"] == "False"
-        ]
+        unplaced = [message for pod in pods if (message := _unplaced(pod))]
         if unplaced:
             return f"{name}: {len(unplaced)} of {wanted} pods wait for a node: {unplaced[0]}"
         running = sum("running" in container(pod) for pod in pods)
@@ -166,6 +171,12 @@ class Waiting:
             if (waiting := container(pod).get("waiting"))
             and waiting.get("reason") in PULL_FAILURES | CONFIG_FAILURES
         ]
+        # No node will ever do for these.
+        stuck += [
+            (pod, {"reason": "Unschedulable", "message": message})
+            for pod in pods
+            if NO_CLAIM.search(message := _unplaced(pod))
+        ]
         if not stuck:
             self._since = None
             return
@@ -188,6 +199,13 @@ class Waiting:
                 where=where,
                 remedy=f"create it: kubectl -n {self._cluster.namespace} create secret generic {match[1]} "
                 "--from-literal=NAME=VALUE; or take it out of `secrets` in the cluster's file",
+            )
+        if match := NO_CLAIM.search(message):
+            raise NeverStarts(
+                f"the volume claim {match[1]!r} does not exist in the namespace {self._cluster.namespace!r}",
+                where=where,
+                remedy="make it (k8s/jobs/weights.yaml shows how), or mend `volumes` in the cluster's file; "
+                f"`kubectl -n {self._cluster.namespace} get pvc` lists them",
             )
         raise NeverStarts(
             f"the container cannot be created: {message}",

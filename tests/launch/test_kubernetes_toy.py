@@ -167,6 +167,16 @@ def test_an_absent_secret_is_named_with_the_command_that_makes_it(
     assert cluster.left() == []
 
 
+def test_an_absent_volume_claim_is_named_and_not_waited_for_as_a_node_would_be(
+    cluster: FakeCluster, tmp_path: Path, reports: list[Report]
+) -> None:
+    cluster.kubelet.hold = True
+    cluster.kubelet.why_held = '0/4 nodes are available: persistentvolumeclaim "weights" not found.'
+    with pytest.raises(BadInput, match=r"volume claim 'weights' does not exist[\s\S]*get pvc"):
+        KubernetesLauncher(cluster.settings()).run(job(tmp_path), reports.append)
+    assert cluster.left() == []
+
+
 def test_a_queue_may_last_longer_than_any_timeout_and_says_why(
     cluster: FakeCluster, tmp_path: Path, reports: list[Report]
 ) -> None:

@@ -53,6 +53,7 @@ class Kubelet:
         """Images that the registry has."""
         self.hold = False
         """No node is free."""
+        self.why_held = "0/4 nodes are available: 4 Insufficient nvidia.com/gpu."
         self.cut_off: set[str] = set()
         """Pods, by uid, whose node does not answer: they are dead, and their objects stay as they were."""
         self.base_environment: dict[str, str] = {}
@@ -128,12 +129,11 @@ class Kubelet:
     def _start(self, namespace: str, name: str, uid: str) -> subprocess.Popen[bytes] | None:
         self._status(namespace, name, phase="Pending")
         while self.hold:
-            message = "0/4 nodes are available: 4 Insufficient nvidia.com/gpu."
             unplaced = {
                 "type": "PodScheduled",
                 "status": "False",
                 "reason": "Unschedulable",
-                "message": message,
+                "message": self.why_held,
             }
             self._status(namespace, name, conditions=[unplaced])
             if self._pause(namespace, name, uid):
