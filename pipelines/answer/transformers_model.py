@@ -25,28 +25,46 @@ class TransformersModel:
 
     def __init__(self, folder: Path, *, batch_size: int) -> None:
         """Raises:
-        BadInput: the folder cannot be loaded, or its processor has no chat template.
+        BadInput: the folder cannot be loaded, lacks weights of the model, or its processor has no chat template that works.
         """
+        from jinja2 import TemplateError
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
             self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
             dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             raise BadInput(
                 f"the model cannot be loaded: {error}",
                 where=folder,
                 remedy="give the folder of a vision-language model as transformers saves it: configuration, safetensors, processor",
             ) from None
+        model, told = loaded
+        if missing := sorted(told["missing_keys"]):
+            # Transformers only warns, and goes on with random ones.
+            raise BadInput(
+                f"{len(missing)} of the model's weights are in no file, the first {missing[0]!r}: they would be random",
+                where=folder,
+                remedy="copy all of the model's safetensors into the folder, and their index",
+            )
         if not getattr(self.processor, "chat_template", None):
             raise BadInput(
                 "the model's processor has no chat template",
                 where=folder,
                 remedy="put the model's chat_template.jinja into the folder",
             )
+        try:
+            self._prompt("")
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            raise BadInput(
+                f"the model's chat template cannot be used with an image and a question: {error}",
+                where=folder,
+                remedy="put the chat_template.jinja that was published with the model into the folder",
+            ) from None
         self.model: Any = model.to(device()).eval()
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"
@@ -74,17 +92,16 @@ class TransformersModel:
             said = self._generate(chosen, max_new_tokens)
             yield {one.key: text for one, text in zip(chosen, said, strict=True)}
 
+    def _prompt(self, question: str) -> str:
+        """An image and a question as the model's own template puts them."""
+        asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+        text: str = self.processor.apply_chat_template(asked, add_generation_prompt=True)
+        return text
+
     def _inputs(self, questions: Sequence[tuple[str, str]]) -> Any:
         """The processor's inputs for (prompt, image's digest) pairs, padded on the left."""
-        texts = [
-            self.processor.apply_chat_template(
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}],
-                add_generation_prompt=True,
-            )
-            for prompt, _ in questions
-        ]
         inputs = self.processor(
-            text=texts,
+            text=[self._prompt(prompt) for prompt, _ in questions],
             images=[[opened(self.images[digest])] for _, digest in questions],
             padding=True,
             return_tensors="pt",

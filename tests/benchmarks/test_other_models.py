@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     CLIPImageProcessor,
@@ -125,6 +128,50 @@ def test_a_folder_without_a_model_is_refused(benchmarks: Path, tmp_path: Path) -
     with pytest.raises(BadInput, match="cannot be loaded") as caught:
         execute(STAGE, of_llava(tmp_path / "empty", benchmarks, tmp_path / "table", 8))
     assert str(tmp_path / "empty") in caught.value.where
+
+
+def without_some_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "q_proj" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def of_another_shape(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if "q_proj.weight" in name)
+    save_file(
+        weights | {name: weights[name][:5].contiguous()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
+def with_a_broken_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% if %}")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (without_some_weights, r"of the model's weights are in no file, the first '.*q_proj.*random"),
+        (cut_short, "cannot be loaded: .*not fully covered"),
+        (of_another_shape, "cannot be loaded"),
+        (with_a_broken_template, "chat template cannot be used"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused_and_never_scored_with_random_weights(
+    llava: Path, benchmarks: Path, tmp_path: Path, harm: Callable[[Path], None], message: str
+) -> None:
+    shutil.copytree(llava, tmp_path / "llava")
+    harm(tmp_path / "llava")
+    with pytest.raises(BadInput, match=message) as caught:
+        execute(STAGE, of_llava(tmp_path / "llava", benchmarks, tmp_path / "table", 8))
+    assert str(tmp_path / "llava") in caught.value.where
 
 
 def of_server(url: str, benchmarks: Path, folder: Path) -> AnswerSpec:
