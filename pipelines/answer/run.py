@@ -17,7 +17,7 @@ from pipelines.benchmarks import suite
 from pipelines.benchmarks.answers import LOST, REFUSED, UNANSWERED, Answer, Journal, refusal
 from pipelines.benchmarks.benchmark import catalogue
 from pipelines.benchmarks.question import Asked
-from pipelines.errors import Interrupted
+from pipelines.errors import BadInput, Interrupted
 from pipelines.fingerprint import fingerprint, input_versions
 from pipelines.lake import manifest
 from pipelines.progress import Progress
@@ -30,7 +30,18 @@ MOST_RUNS = 3
 
 
 def run(spec: AnswerSpec, work: Work, progress: Progress) -> Outcome:
-    """Write answers.jsonl: a row per benchmark, language, item and rotation."""
+    """Write answers.jsonl: a row per benchmark, language, item and rotation.
+
+    Raises:
+        BadInput: a benchmark's longest answer is given under a name that no benchmark has; files or the model are wrong.
+        Interrupted: a server left questions unanswered, which another run asks again.
+    """
+    if unknown := sorted(spec.parameters.max_new_tokens_of.keys() - catalogue().keys()):
+        raise BadInput(
+            f"there is no benchmark {unknown[0]!r}",
+            where="parameters.max_new_tokens_of",
+            remedy=f"the benchmarks are {', '.join(catalogue())}",
+        )
     asked = suite.load(spec.benchmarks.values(), spec.parameters.languages, scratch=work.folder)
     identity = fingerprint(STAGE, spec, input_versions(spec))
     path = work.folder / answers_file.FILE

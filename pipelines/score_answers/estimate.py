@@ -22,6 +22,7 @@ def estimated(spec: ScoreAnswersSpec) -> str:
     Raises:
         BadInput: the benchmarks' files are not there yet, or an input cannot be read.
     """
+    reviews.check_rules(spec)
     if spec.judge.server is None:
         return f"{spec.judge.name} asks no server"
     given = {

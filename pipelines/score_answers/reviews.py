@@ -8,6 +8,7 @@ A review that failed is asked for again by the next run. Where too many failed, 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from pipelines.benchmarks import judged
 from pipelines.benchmarks.answers import Answer
 from pipelines.benchmarks.benchmark import Benchmark, Judged, catalogue
 from pipelines.benchmarks.question import Asked, Key
+from pipelines.crawls import LANGUAGE_PATTERN
 from pipelines.errors import BadInput, Interrupted
 from pipelines.judge.aggregate import lacking
 from pipelines.judge.items import Item, Review, read_pack, review_document
@@ -99,6 +101,20 @@ def rules_of(spec: ScoreAnswersSpec, benchmark: Benchmark) -> dict[str, Path]:
     """The published rules of this benchmark, by language."""
     parts = {name: name.partition(".") for name in spec.rules}
     return {parts[name][2]: path for name, path in spec.rules.items() if parts[name][0] == benchmark.name}
+
+
+def check_rules(spec: ScoreAnswersSpec) -> None:
+    """Raises:
+    BadInput: a rule's name is not of a judged benchmark and a language, so that no judge would be given it.
+    """
+    rated = [name for name, one in catalogue().items() if one.protocol is not None]
+    for name, path in spec.rules.items():
+        if not re.fullmatch(rf"({'|'.join(rated)})\.{LANGUAGE_PATTERN.strip('^$')}", name):
+            raise BadInput(
+                f"{name!r} is no judged benchmark and language, so no judge would be given this rule",
+                where=f"rules, {name}: {path}",
+                remedy=f"name it like {rated[0]}.en; benchmarks that are judged: {', '.join(rated)}",
+            )
 
 
 def drift(spec: ScoreAnswersSpec, progress: Progress) -> dict[str, dict[str, Any]]:

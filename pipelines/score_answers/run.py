@@ -25,6 +25,7 @@ from pipelines.benchmarks import comparison, scoring, suite
 from pipelines.benchmarks.answers import Answer
 from pipelines.benchmarks.benchmark import HEADLINE_PROFILE, PROFILES, Judged, catalogue
 from pipelines.benchmarks.completeness import completeness
+from pipelines.benchmarks.files import Files
 from pipelines.benchmarks.question import Asked, Key
 from pipelines.benchmarks.scoring import Scored
 from pipelines.errors import BadInput
@@ -47,7 +48,7 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
     """Write scores.json, readings.jsonl and reviews.jsonl.
 
     Raises:
-        BadInput: a profile or a calibrated benchmark is unknown, or answers are to other questions.
+        BadInput: a profile, a rule's or a calibrated benchmark is unknown, or answers are to other questions.
         Interrupted: the judge is down, or too many of its reviews failed; what it said is kept for the next run.
     """
     if unknown := sorted(set(spec.parameters.profiles) - set(PROFILES)):
@@ -56,9 +57,13 @@ def run(spec: ScoreAnswersSpec, work: Work, progress: Progress) -> Outcome:
             where="parameters.profiles",
             remedy=f"the profiles are {', '.join(PROFILES)}",
         )
+    reviews.check_rules(spec)
     answered = {name: answers_file.read(table) for name, table in spec.answers.items()}
     languages = sorted({key[1] for answers in answered.values() for key in answers})
-    asked = suite.load(spec.benchmarks.values(), languages)
+    tables = list(spec.benchmarks.values())
+    there = {language for _, language in suite.available(Files(tables))}
+    # Answers in a language that the tables lack are to other questions: that is told below, of those answers.
+    asked = suite.load(tables, [language for language in languages if language in there] or None)
     progress.start("models", len(answered), unit="model")
     models: dict[str, Any] = {}
     read: dict[str, OfModel] = {}
@@ -127,7 +132,7 @@ def check_questions(asked: Sequence[Asked], answers: Mapping[Key, Answer], *, wh
         raise BadInput(
             what,
             where=manifest.file(where, answers_file.FILE),
-            remedy="ask the model again with this benchmark table",
+            remedy="give the benchmark tables that the model was asked from, or ask it again with these",
         )
 
 

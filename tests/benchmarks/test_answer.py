@@ -233,6 +233,14 @@ def test_a_table_without_a_model_is_refused_with_its_place(benchmarks: Path, tmp
     assert str(benchmarks) in caught.value.where
 
 
+def test_a_longest_answer_of_a_benchmark_that_is_none_is_refused(
+    model: Path, benchmarks: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match="there is no benchmark 'lava'") as caught:
+        ask(model, benchmarks, tmp_path, max_new_tokens_of={"llava": 512, "lava": 512})
+    assert caught.value.where == "parameters.max_new_tokens_of" and "llava" in caught.value.remedy
+
+
 def test_a_language_that_the_benchmark_lacks_is_refused(
     model: Path, benchmarks: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,18 @@ def test_what_a_model_refused_is_not_judged_and_is_counted(llava: Path, tmp_path
     assert len(server.calls) == 5 and made.metrics["complete"] is False
 
 
+@pytest.mark.parametrize("name", ["llava", "lava.en", "mmmb.en", "llava.English"])
+def test_a_rule_that_no_judge_would_be_given_is_named(
+    llava: Path, said: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "rule.json").write_text("{}")
+    told = spec("http://127.0.0.1:9/v1", llava, said, tmp_path)
+    told = told.model_copy(update={"rules": {name: tmp_path / "rule.json"}})
+    with pytest.raises(BadInput, match="no judge would be given") as caught:
+        execute(STAGE, told)
+    assert caught.value.where == f"rules, {name}: {tmp_path / 'rule.json'}"
+
+
 def test_a_judge_that_is_down_stops_the_scoring_and_a_rerun_asks_only_what_is_missing(
     llava: Path, said: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.errors import BadInput
 from pipelines.lake import manifest
 from pipelines.score_answers.spec import STAGE, ScoreAnswersSpec
 from pipelines.stage import execute
+from tests.benchmarks.conftest import publish
 
 AnsweredBy = Callable[..., Path]
 
@@ -140,6 +142,22 @@ def test_a_file_without_answers_is_named(answered_by: AnsweredBy, kept: int) -> 
     with pytest.raises(BadInput, match="no answers in it") as caught:
         read(path.parent.parent)
     assert caught.value.where == str(path)
+
+
+def test_answers_in_a_language_that_the_tables_lack_are_named(
+    answered_by: AnsweredBy, benchmarks: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "english/made").mkdir(parents=True)
+    for path in (benchmarks / "made").glob("*_en.*"):
+        shutil.copy(path, tmp_path / "english/made")
+    answers = answered_by("model", lambda asked: asked.gold)
+    spec = ScoreAnswersSpec(
+        output=tmp_path / "scores", answers={"model": answers},
+        benchmarks={"world": publish(tmp_path / "english", "world")},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=r"'zh'.* belongs to another benchmark") as caught:
+        execute(STAGE, spec)
+    assert caught.value.where == str(manifest.file(answers, FILE)) and "tables" in caught.value.remedy
 
 
 def test_answers_to_another_benchmark_are_refused(scores_of: Any) -> None:
