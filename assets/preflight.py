@@ -83,6 +83,9 @@ def preflight(
             remedy="mend each of these, and run the preflight again",
         )
     words = report(taken, cluster)
+    if isinstance(recipe, System) and any(one.hours is None and one.resources.gpus for one in taken):
+        # Reckoned with torch, which is not where this runs in a cluster.
+        words += "\n`python -m pipelines.dry_run` with this recipe reckons the hours of its trainings"
     say(words)
     estimates.hold_against_budget(taken, cluster, budget if budget is not None else cluster.budget)
     return words

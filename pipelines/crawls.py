@@ -202,11 +202,11 @@ def _image_files(file: Path, manifest: CrawlManifest, path: Path) -> Path:
     else:
         there = file.exists()
     if not there:
-        without = " or leave `images.files` out to fetch each image by its URL;" if manifest.images and (
+        without = "; or leave `images.files` out to fetch each image by its URL" if manifest.images and (
             manifest.images.url_prefix or manifest.format == "coco") else ""  # fmt: skip
         raise BadInput(
             f"the images {location.url(file)} do not exist", where=path,
-            remedy=f"correct `images.files` or `root`;{without}{_from_source(manifest)}".rstrip(";"),
+            remedy=f"correct `images.files` or `root`{without}{_from_source(manifest)}",
         )  # fmt: skip
     return file
 

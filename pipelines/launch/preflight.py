@@ -36,6 +36,8 @@ QUEUE_RIGHTS: tuple[Right, ...] = (
     ("list", "workloads", "kueue.x-k8s.io", ""),
 )
 REGISTRY_SECONDS = 10
+UNSET = "sha256:" + "0" * 64
+"""What the overlays are shipped with."""
 DOCKER_HUB = "registry-1.docker.io"
 """Where the images of `docker.io` are; a page for people answers at the other name."""
 
@@ -117,6 +119,8 @@ def image_missing(image: str) -> str:
     match = re.fullmatch(r"(?P<host>[^/]+)/(?P<name>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})", image)
     if match is None:
         return f"the image {image!r} has no registry and digest"
+    if match["digest"] == UNSET:
+        return f"the image {image} has no digest yet: push yours, and put its digest into `image` in the cluster's file"
     host, name = match["host"], match["name"]
     if not re.search(r"[.:]|^localhost$", host):
         # As every container runtime reads it: `me/image` is Docker Hub's.

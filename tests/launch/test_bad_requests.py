@@ -273,6 +273,9 @@ def registry() -> Iterator[str]:
 def test_preflight_finds_an_image_that_is_not_in_its_registry(registry: str) -> None:
     assert image_missing(f"{registry}/vlm/gpu@sha256:{'1' * 64}") == ""
     assert "has no image" in image_missing(f"{registry}/vlm/gpu@sha256:{'3' * 64}")
+    assert "has no digest yet" in image_missing(
+        read_cluster(Path("k8s/overlays/eks-a100/cluster.yaml")).image
+    )
 
 
 @pytest.mark.parametrize("image", ["docker.io/me/gpu", "me/gpu", "index.docker.io/me/gpu"])
