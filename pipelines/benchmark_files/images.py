@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipelines.benchmark_files.spec import BenchmarkFilesSpec
 from pipelines.benchmarks.benchmark import Benchmark, catalogue
 from pipelines.benchmarks.files import IMAGES, Files, languages
-from pipelines.benchmarks.pictures import opened
+from pipelines.benchmarks.pictures import decoded, opened
 from pipelines.benchmarks.question import Asked
 from pipelines.errors import BadInput
 from pipelines.lake import cache
@@ -49,7 +49,7 @@ def pack(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path) -> int:
     """Write images.parquet with every image that the files name; returns their number.
 
     Raises:
-        BadInput: an image is missing, or lies outside of the folder.
+        BadInput: an image is missing, lies outside of the folder, or cannot be decoded.
     """
     if benchmark.image_names is None:
         return 0
@@ -73,7 +73,15 @@ def pack(spec: BenchmarkFilesSpec, benchmark: Benchmark, out: Path) -> int:
             where=spec.images,
             remedy="put them into this folder, under the names that the files give",
         )
-    columns = {"name": list(names), "image": [(spec.images / name).read_bytes() for name in names]}
+    contents = []
+    for name, file in names.items():
+        contents.append((spec.images / name).read_bytes())
+        decoded(
+            contents[-1],
+            where=f"{spec.images / name} (of {file})",
+            remedy="fetch this image again; if it is as published, take its items out",
+        )
+    columns = {"name": list(names), "image": contents}
     pq.write_table(
         pa.table(columns, pa.schema([("name", pa.string()), ("image", pa.binary())])), out / IMAGES
     )

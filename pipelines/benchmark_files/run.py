@@ -79,7 +79,8 @@ def _checked(spec: BenchmarkFilesSpec, benchmark: Benchmark, work: Work, progres
             where=work.out / benchmark.file.format(language=empty[0]),
             remedy="fetch the file again",
         )
-    check([one for asked in read.values() for one in asked], progress)
+    if benchmark.image_names is None:  # else they were decoded one by one, as files of their own
+        check([one for asked in read.values() for one in asked], progress)
     (work.out / "schema.json").write_text(
         json.dumps(schema, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -113,11 +114,11 @@ def _named_as_given(spec: BenchmarkFilesSpec, out: Path) -> Iterator[None]:
         given = {name: str(path) for name, path in spec.files.items()}
         given |= {name: published.url for name, published in spec.urls.items()}
         for name, place in given.items():
-            copy = str(out / name)
-            if error.where == copy or error.where.startswith(f"{copy},"):
-                known_as = "" if place.endswith(f"/{name}") else f" ({name})"
-                where = place + known_as + error.where.removeprefix(copy)
-                raise BadInput(error.what, where=where, remedy=error.remedy) from None
+            for copy in (str(out / name), name):
+                if error.where == copy or error.where.startswith(f"{copy},"):
+                    known_as = "" if place.endswith(f"/{name}") else f" ({name})"
+                    where = place + known_as + error.where.removeprefix(copy)
+                    raise BadInput(error.what, where=where, remedy=error.remedy) from None
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -20,16 +21,27 @@ def opened(asked: Asked) -> Image.Image:
     Raises:
         BadInput: the bytes are no image; the message names the file and the item.
     """
+    return decoded(
+        asked.image,
+        where=f"{source(asked)} (the image's sha256 is {asked.image_sha256})",
+        remedy="fetch the benchmark again; if its file is as published, take the item out",
+    )
+
+
+def decoded(content: bytes | memoryview, *, where: str | Path, remedy: str) -> Image.Image:
+    """An image file's content in RGB.
+
+    Raises:
+        BadInput: the bytes are no image.
+    """
     try:
-        return Image.open(io.BytesIO(asked.image)).convert("RGB")
+        return Image.open(io.BytesIO(content)).convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         words = str(error)
         if isinstance(error, UnidentifiedImageError):
-            words = f"these {len(asked.image)} bytes are no image"
+            words = f"these {len(content)} bytes are no image"
         raise BadInput(
-            f"the image of an item cannot be decoded: {words}",
-            where=f"{source(asked)} (the image's sha256 is {asked.image_sha256})",
-            remedy="fetch the benchmark again; if its file is as published, take the item out",
+            f"the image of an item cannot be decoded: {words}", where=where, remedy=remedy
         ) from None
 
 

@@ -641,7 +641,16 @@ def test_an_image_that_is_no_image_is_named_when_it_is_fetched(tmp_path: Path) -
     spec = BenchmarkFilesSpec(output=tmp_path / "table", benchmark="mmmb", files={path.name: path})
     with pytest.raises(BadInput, match="cannot be decoded") as caught:
         execute(STAGE, spec)
-    assert caught.value.where.startswith(f"mmmb_en.tsv, item {cells[0]!r} (")
+    assert caught.value.where.startswith(f"{path}, item {cells[0]!r} (")
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a and no more"])
+def test_an_image_file_that_is_no_image_is_named_itself(tmp_path: Path, content: bytes) -> None:
+    spec = made_of(tmp_path, "unimm", "unimm_en.json", json.dumps([OPEN, OPEN | {"image": "1.jpg"}]))
+    (tmp_path / "images/1.jpg").write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be decoded") as caught:
+        execute(STAGE, spec)
+    assert caught.value.where == f"{tmp_path / 'images/1.jpg'} (of unimm_en.json)"
 
 
 def test_answers_to_another_prompt_are_refused(tables: dict[str, Path], tmp_path: Path) -> None:
