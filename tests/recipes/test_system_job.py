@@ -329,7 +329,7 @@ def test_what_is_missing_is_named_with_its_place_in_the_recipe(ran: Ran, tmp_pat
     gone = parts.language_model.model_copy(update={"weights": parts.language_model.weights.model_copy(update={"source": str(tmp_path / "gone")})})  # type: ignore[union-attr]  # fmt: skip
     without = there.model_copy(update={"architecture": parts.model_copy(update={"language_model": gone})})
     found = problem(without, "foundations/language_model")
-    assert str(tmp_path / "gone") in str(found.where) and "architecture.language_model.weights.source" in str(
+    assert str(tmp_path / "gone") in str(found.where) and "architecture.language_model.weights" in str(
         found.where
     )
 
