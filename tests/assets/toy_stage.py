@@ -29,6 +29,7 @@ def run(spec: ToySpec, work: Work, progress: Progress) -> Outcome:
     if spec.behaviour == "interrupted":
         raise Interrupted
     if spec.behaviour == "fail":
+        time.sleep(spec.seconds)
         raise RuntimeError("the machine is on fire")
     if spec.behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)

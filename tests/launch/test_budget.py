@@ -76,8 +76,9 @@ def test_a_run_that_took_longer_than_it_was_said_to_stops_at_its_budget(
 
 def test_what_a_job_that_failed_has_cost_is_seen_and_counted(cluster: FakeCluster, tmp_path: Path) -> None:
     resources = Resources(**{**SMALL.model_dump(), "gpus": 8, "hours": 1e-4})
+    # A pod's times are whole seconds: one that ended in the second in which it began would have cost nothing.
     declared = StageAsset(
-        dg.AssetKey("first"), STAGE, lambda _: ToySpec(output=tmp_path / "first", behaviour="fail"),
+        dg.AssetKey("first"), STAGE, lambda _: ToySpec(output=tmp_path / "first", behaviour="fail", seconds=1.5),
         group="toys", description="", resources=resources,
     )  # fmt: skip
     settings = cluster.settings(prices={"gpu": 1000.0}, budget=1.7)
