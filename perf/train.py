@@ -145,6 +145,8 @@ class Peer(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        # What AutoModel takes by itself; this project's small models ask for the plain one on a CPU.
+        model.language_model.set_attn_implementation("sdpa")
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, pixel_values: Tensor) -> Any:
